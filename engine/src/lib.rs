@@ -1,1 +1,10 @@
-//! Tidemill.
+//! Tidemill: SQL feature queries and a machine-learned score over Kafka.
+
+pub mod decode;
+pub mod error;
+pub mod pipeline;
+pub mod sink;
+pub mod source;
+pub mod types;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,394 @@
+//! A validated pipeline: settings that cannot be wrong in themselves. Data only, never a client. What the file said and
+//! where it stood is `file.rs`'s business.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::Offset;
+
+/// One validated description: sources, models, views, sinks, checkpoint, delivery.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Name: letters, digits, `-` and `_`. Names the consumer group, the checkpoint and the metrics.
+    pub name: String,
+    /// The folder of the pipeline file; relative paths in it start here.
+    pub folder: PathBuf,
+    /// Sources, in the order of the file; at least one.
+    pub sources: Vec<Source>,
+    /// Models that `score` may name.
+    pub models: Vec<Model>,
+    /// Views in the order of the file; each may use sources and those before it.
+    pub views: Vec<View>,
+    /// Sinks; at least one.
+    pub sinks: Vec<Sink>,
+    /// Where rejected records go. Without one, a rejected record stops the pipeline.
+    pub dead_letter: Option<DeadLetter>,
+    /// Where progress is kept. Without it a run always starts where the sources' `start` says.
+    pub checkpoint: Option<Checkpoint>,
+    /// What the user asked for.
+    pub delivery: Delivery,
+    /// Workers, epochs and limits.
+    pub run: RunSettings,
+    /// Where metrics, health and status are served; `None` when switched off.
+    pub http: Option<SocketAddr>,
+}
+
+/// A source and the table that its records become.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Name; the table's name in SQL.
+    pub name: String,
+    /// Where records come from.
+    pub connector: SourceConnector,
+    /// Declared columns, in order; at least one.
+    pub columns: Vec<Column>,
+    /// Metadata columns, after the declared ones.
+    pub metadata: Vec<MetadataColumn>,
+    /// SQL conditions over the declared columns; a row for which one is not true is rejected.
+    pub checks: Vec<SqlText>,
+    /// The column of type timestamp that holds the event time.
+    pub event_time: Option<String>,
+    /// Columns that the source's message key is made of (declared, never guessed).
+    pub partitioned_by: Vec<String>,
+    /// Event times further ahead of the broker's timestamp are rejected.
+    pub max_future_skew: Duration,
+    /// Payloads above this are rejected, and kept only as metadata and a hash.
+    pub max_record_bytes: usize,
+    /// Share of rejected records, between 0 and 1, at which the pipeline stops; measured over the last
+    /// `rejection_window` records. `None`: never.
+    pub max_rejection_rate: Option<f64>,
+    /// Number of records over which the rate is measured.
+    pub rejection_window: usize,
+}
+
+/// Where records come from.
+#[derive(Debug, Clone)]
+pub enum SourceConnector {
+    /// Topics of a Kafka cluster.
+    Kafka(KafkaSource),
+    /// Parquet or JSON lines files.
+    Files(FilesSource),
+    /// The simulator of card transactions.
+    Generator(GeneratorSource),
+}
+
+/// Connection to a Kafka cluster.
+#[derive(Clone)]
+pub struct KafkaConnection {
+    /// `host:port,...`.
+    pub bootstrap_servers: String,
+    /// `security.protocol`.
+    pub security_protocol: Option<String>,
+    /// `sasl.mechanism`.
+    pub sasl_mechanism: Option<String>,
+    /// `sasl.username`.
+    pub sasl_username: Option<String>,
+    /// `sasl.password`; never shown.
+    pub sasl_password: Option<String>,
+    /// `ssl.ca.location`.
+    pub ssl_ca_location: Option<PathBuf>,
+    /// `ssl.certificate.location`.
+    pub ssl_certificate_location: Option<PathBuf>,
+    /// `ssl.key.location`.
+    pub ssl_key_location: Option<PathBuf>,
+    /// Any other option of librdkafka; those that the engine must own were refused.
+    pub options: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for KafkaConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaConnection")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("security_protocol", &self.security_protocol)
+            .field("sasl_mechanism", &self.sasl_mechanism)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A Kafka source.
+#[derive(Debug, Clone)]
+pub struct KafkaSource {
+    /// The cluster.
+    pub connection: KafkaConnection,
+    /// Topics; at least one.
+    pub topics: Vec<String>,
+    /// Consumer group; the pipeline's name by default.
+    pub group: String,
+    /// Where partitions without a stored position start.
+    pub start: StartPosition,
+    /// When reading ends.
+    pub until: Until,
+    /// Records per second over the whole worker; `None`: no limit.
+    pub rate_limit: Option<u64>,
+    /// What to do when a position is no longer in the log.
+    pub on_data_loss: DataLossPolicy,
+    /// Time between looks for new topics and partitions.
+    pub metadata_refresh: Duration,
+}
+
+/// Where to start reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartPosition {
+    /// The oldest record.
+    Earliest,
+    /// After the newest record. Partitions found while running start at their beginning all the same.
+    Latest,
+    /// The first record at or after this time, milliseconds since the epoch.
+    Timestamp(i64),
+    /// Explicit offsets by topic and partition; partitions that are not named start at the oldest record.
+    Offsets(BTreeMap<(String, i32), Offset>),
+}
+
+/// When reading ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Never.
+    Forever,
+    /// At what is there when the run starts.
+    Now,
+}
+
+/// What to do when a position is no longer in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataLossPolicy {
+    /// Stop with an error that names partition, position and what is there.
+    Fail,
+    /// Go on at the oldest record, and count what is gone.
+    Continue,
+}
+
+/// Files as a source.
+#[derive(Debug, Clone)]
+pub struct FilesSource {
+    /// A file, a folder or a prefix: a local path, `file://` or `s3://`.
+    pub path: String,
+    /// Format of the files.
+    pub format: FileFormat,
+}
+
+/// Format of stored rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// One JSON object a line.
+    JsonLines,
+}
+
+/// The simulator as a source.
+#[derive(Debug, Clone, Default)]
+pub struct GeneratorSource {
+    /// Seed of the world.
+    pub seed: u64,
+    /// Events per second; `None`: as fast as they are read.
+    pub rate: Option<u64>,
+    /// Number of events; `None`: without end.
+    pub count: Option<u64>,
+    /// Number of users; `None`: the simulator's default.
+    pub users: Option<u32>,
+}
+
+/// A declared column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Name; also the JSON key.
+    pub name: String,
+    /// Type.
+    pub column_type: ColumnType,
+    /// Whether null and absence are allowed.
+    pub is_nullable: bool,
+}
+
+/// Types of declared columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// `string`.
+    String,
+    /// `int`.
+    Int32,
+    /// `bigint`.
+    Int64,
+    /// `float`.
+    Float32,
+    /// `double`.
+    Float64,
+    /// `boolean`.
+    Boolean,
+    /// `decimal(precision, scale)`.
+    Decimal(u8, i8),
+    /// `timestamp`: a string as in RFC 3339; microseconds in UTC in memory. A time without an offset is UTC.
+    Timestamp,
+    /// `epoch_s`, `epoch_ms`, `epoch_us`: a number since 1970-01-01 UTC; a timestamp in memory.
+    Epoch(EpochUnit),
+}
+
+/// Units of numeric timestamps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Microseconds.
+    Microseconds,
+}
+
+/// Metadata of a record as a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataColumn {
+    /// Name of the column.
+    pub name: String,
+    /// What it holds.
+    pub kind: MetadataKind,
+}
+
+/// What a metadata column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataKind {
+    /// Utf8.
+    Topic,
+    /// Int32.
+    Partition,
+    /// Int64.
+    Offset,
+    /// Timestamp(Microsecond): the broker's timestamp, null when there is none.
+    Timestamp,
+    /// Binary, nullable.
+    Key,
+    /// List of Struct { name: Utf8, value: Binary }.
+    Headers,
+}
+
+/// SQL of a user, and where it stands.
+#[derive(Debug, Clone)]
+pub struct SqlText {
+    /// The text.
+    pub sql: String,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A place in a file of the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1, in characters.
+    pub column: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// A view: a named SELECT.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Name in SQL.
+    pub name: String,
+    /// The SELECT. A view from a file starts at line 1 of that file.
+    pub query: SqlText,
+}
+
+/// A model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Name in `score('name', ...)`.
+    pub name: String,
+    /// A local path, `file://` or `s3://` of a LightGBM text model.
+    pub uri: String,
+    /// What `threshold('name')` says.
+    pub threshold: f64,
+}
+
+/// A sink.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Name.
+    pub name: String,
+    /// What it gets.
+    pub select: SqlText,
+    /// Where rows go.
+    pub connector: SinkConnector,
+}
+
+/// Where rows go.
+#[derive(Debug, Clone)]
+pub enum SinkConnector {
+    /// A Kafka topic, JSON values.
+    Kafka(KafkaSink),
+    /// Parquet files in a folder.
+    Parquet(ParquetSink),
+    /// Standard output, JSON lines.
+    Console,
+}
+
+/// A Kafka sink.
+#[derive(Debug, Clone)]
+pub struct KafkaSink {
+    /// The cluster.
+    pub connection: KafkaConnection,
+    /// Topic.
+    pub topic: String,
+    /// Column whose value becomes the message key.
+    pub key: Option<String>,
+}
+
+/// A Parquet sink: files roll at the first limit that is reached.
+#[derive(Debug, Clone)]
+pub struct ParquetSink {
+    /// Folder: a local path, `file://` or `s3://`.
+    pub path: String,
+    /// Rows per file.
+    pub max_rows: usize,
+    /// Bytes per file, about.
+    pub max_bytes: usize,
+    /// Age of an open file.
+    pub max_age: Duration,
+}
+
+/// Where rejected records go: a Kafka topic or Parquet.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Kafka or Parquet (`key` is not used: records keep their own).
+    pub connector: SinkConnector,
+}
+
+/// Where progress is kept.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Folder: a local path, `file://` or `s3://`.
+    pub path: String,
+    /// Time between checkpoints.
+    pub interval: Duration,
+    /// Number of manifests kept per state unit, beside those that fencing needs.
+    pub retain: usize,
+}
+
+/// What is promised of each sink's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing is lost; after a crash some rows may come again.
+    AtLeastOnce,
+    /// Nothing is lost or doubled.
+    ExactlyOnce,
+}
+
+/// Workers, epochs and limits.
+#[derive(Debug, Clone)]
+pub struct RunSettings {
+    /// Workers in this process.
+    pub workers: usize,
+    /// Rows of one epoch at most.
+    pub max_batch_rows: usize,
+    /// Time that an epoch waits for more rows once the first is there.
+    pub max_wait: Duration,
+    /// Time that a graceful stop may take.
+    pub stop_timeout: Duration,
+}

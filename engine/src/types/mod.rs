@@ -1,0 +1,14 @@
+//! The newtypes that everything else speaks in: positions, times, epochs, units of state. No I/O, no async, and no
+//! arithmetic on bare integers outside this folder.
+
+mod offset;
+mod position;
+mod record;
+mod time;
+mod unit;
+
+pub use offset::{Offset, OffsetRange};
+pub use position::{HIDDEN_COLUMNS, HIDDEN_PREFIX, Hidden, hidden_fields, num_visible};
+pub use record::{BytesColumn, Headers, RecordBlock};
+pub use time::{EventTime, Watermark};
+pub use unit::{Assignment, Epoch, Generation, StateUnit, Units};
