@@ -5,6 +5,9 @@
 //! What a sink owes: rows of one state unit keep their order; [`Prepared`] is given only when everything up to the reported
 //! positions is acknowledged or stored; nothing becomes visible of files before the manifest that names them.
 
+mod json_rows;
+pub mod kafka;
+
 use arrow::array::RecordBatch;
 
 use crate::error::Result;

@@ -7,6 +7,8 @@
 //! 3. A revoked partition stays ours until [`Source::release`]: the group's protocol waits for it.
 //! 4. Memory is bounded: with nobody reading, a source holds what its channel holds and no more.
 
+pub mod kafka;
+
 use std::time::Duration;
 
 use crate::error::Result;
@@ -44,6 +46,8 @@ pub enum StartAt {
     Stored(Offset),
     /// As the source's settings say: no position is stored.
     Configured,
+    /// At the beginning: no position is stored, but the topic's other partitions have one, so this one was found while running.
+    Beginning,
 }
 
 /// How far a partition has come, for lag and status.
