@@ -71,8 +71,10 @@ impl Waker {
 
     /// Wakes the driver; cheap when it is already woken.
     pub fn wake(&self) {
-        // A full channel means that a wake-up is already pending; a closed one that the driver is gone.
-        drop(self.0.try_send(()));
+        match self.0.try_send(()) {
+            // Full: a wake-up is already pending. Closed: the driver is gone.
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 
