@@ -7,6 +7,8 @@
 //! 3. A revoked partition stays ours until [`Source::release`]: the group's protocol waits for it.
 //! 4. Memory is bounded: with nobody reading, a source holds what its channel holds and no more.
 
+pub mod generator;
+
 use std::time::Duration;
 
 use crate::error::Result;
