@@ -100,6 +100,11 @@ python_env() { printf '%s/python-%s\n' "$CACHE" "$({ realpath "$(command -v pyth
 check_python() { [[ ! -e $requirements || -e $(python_env)/complete ]] || need_venv "installs the Python checks' packages into the cache"; }
 
 # --- installing
+# Runs a command whose output matters only when it fails. What it leaves running does not hold the lock.
+quietly() {
+    "$@" </dev/null >"$CACHE/install.log" 2>&1 8>&- || { tail -n 40 "$CACHE/install.log" >&2 && return 1; }
+}
+
 install_packages() {
     ((${#packages[@]})) || return 0
     if ! have apt-get || [[ $(id -u) != 0 ]]; then
@@ -113,7 +118,7 @@ install_packages() {
     fi
     say "installing ${packages[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get -qq update </dev/null || say "apt-get update failed; trying with the lists that are there"
+    quietly apt-get -q -o DPkg::Lock::Timeout=300 update || say "apt-get update failed; trying with the lists that are there"
     local i java
     for i in "${!packages[@]}"; do
         [[ ${packages[i]} == java ]] || continue
@@ -125,13 +130,8 @@ install_packages() {
         done
         [[ ${packages[i]} != java ]] || die "apt-get offers no Java runtime of $java_least or newer: install one, and set JAVA_HOME"
     done
-    apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends -y "${packages[@]}" </dev/null >&2 ||
-        die "apt-get could not install ${packages[*]} (its message is above)"
-}
-
-# Runs a command whose output matters only when it fails. What it leaves running does not hold the lock.
-quietly() {
-    "$@" </dev/null >"$CACHE/install.log" 2>&1 8>&- || { tail -n 40 "$CACHE/install.log" >&2 && return 1; }
+    quietly apt-get -q -o DPkg::Lock::Timeout=300 install --no-install-recommends -y "${packages[@]}" ||
+        die "apt-get could not install ${packages[*]}"
 }
 
 # venv FOLDER PIP-ARGUMENT...: a virtual environment with packages. It cannot be moved, so a file says that it is complete.
