@@ -123,7 +123,8 @@ install_packages() {
     for i in "${!packages[@]}"; do
         [[ ${packages[i]} == java ]] || continue
         for java in openjdk-21-jre-headless openjdk-17-jre-headless openjdk-25-jre-headless; do
-            if apt-cache show "$java" >/dev/null 2>&1; then
+            # apt-cache knows names that nothing provides, too.
+            if apt-get -qq --simulate install --no-install-recommends "$java" >/dev/null 2>&1; then
                 packages[i]=$java
                 break
             fi
