@@ -1,9 +1,26 @@
 //! Decode: bytes -> (rows, rejected records). One bad record never hurts its neighbours; normal badness is a value, not an
 //! error. Fixes each accepted row's position, event time and W before any SQL.
 
+mod column;
+mod decoder;
+mod json;
+mod metadata;
+mod number;
+mod reason;
+mod schema;
+mod text;
+mod timestamp;
+
+#[cfg(test)]
+mod tests;
+
 use arrow::array::RecordBatch;
 
 use crate::error::Result;
+
+pub use decoder::{Decoded, Decoder};
+pub use reason::{Reason, Rejected};
+pub use schema::{arrow_type, table_schema};
 
 /// SQL conditions on rows, compiled by `plan`.
 pub trait RowChecks: Send + std::fmt::Debug {
@@ -13,4 +30,18 @@ pub trait RowChecks: Send + std::fmt::Debug {
 
     /// The text of a check, as the user wrote it.
     fn text(&self, check: usize) -> &str;
+}
+
+/// The checks of a source that has none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoChecks;
+
+impl RowChecks for NoChecks {
+    fn first_failing(&mut self, batch: &RecordBatch) -> Result<Vec<Option<usize>>> {
+        Ok(vec![None; batch.num_rows()])
+    }
+
+    fn text(&self, _check: usize) -> &str {
+        ""
+    }
 }
