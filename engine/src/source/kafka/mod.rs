@@ -223,7 +223,8 @@ fn consumer_config(opening: &Opening) -> ClientConfig {
         ("fetch.queue.backoff.ms", "20"),
         ("reconnect.backoff.max.ms", "2000"),
     ];
-    let mut config = client_config(&settings.connection, &defaults);
+    let embedded = embedded::consumer_defaults(&settings.connection.bootstrap_servers);
+    let mut config = client_config(&settings.connection, &[&defaults, embedded].concat());
     let refresh = settings.metadata_refresh.as_millis().clamp(100, 3_600_000).to_string();
     let ends = settings.until == settings::Until::Now;
     let owned = [

@@ -549,13 +549,13 @@ unsafe fn bytes<'a>(start: *const c_void, len: usize) -> Option<&'a [u8]> {
     (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len) })
 }
 
-/// Lets the groups of a mock cluster form at once; nothing for any other client.
-pub(super) fn end_group_delay<C: ClientContext>(client: &Client<C>) {
+/// How long a new group of a mock cluster waits for members; nothing for any other client.
+pub(super) fn set_group_delay<C: ClientContext>(client: &Client<C>, millis: i32) {
     // SAFETY: the client is live, and owns the mock cluster, if it has one.
     unsafe {
         let cluster = sys::rd_kafka_handle_mock_cluster(client.native_ptr());
         if !cluster.is_null() {
-            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, millis);
         }
     }
 }
