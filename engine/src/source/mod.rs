@@ -9,6 +9,7 @@
 
 pub mod generator;
 pub mod kafka;
+pub mod scripted;
 
 use std::time::Duration;
 

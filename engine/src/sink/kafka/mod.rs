@@ -19,7 +19,7 @@ use self::dead_letter::DeadLetters;
 use self::key::Key;
 use self::producer::{Outgoing, Producer};
 use super::json_rows::JsonRows;
-use super::{PreparedUnit, PrepareRequest, Sink};
+use super::{PrepareRequest, PreparedUnit, Sink};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{self, KafkaConnection};
 use crate::types::{Assignment, Hidden, Units, num_visible};
@@ -107,10 +107,7 @@ impl Sink for KafkaSink {
         if !self.producer.is_other_half_acknowledged() {
             return Ok(None);
         }
-        Ok(self.preparing.take().map(|request| {
-            let prepared = |(assignment, position, _)| PreparedUnit { assignment, position, files: Vec::new() };
-            request.upto.into_iter().map(prepared).collect()
-        }))
+        Ok(self.preparing.take().map(PrepareRequest::without_files))
     }
 
     /// Nothing is buffered by unit: what was sent is out.
@@ -198,3 +195,6 @@ impl KafkaWriter {
         self.producer.counts()
     }
 }
+
+#[cfg(test)]
+mod tests;
