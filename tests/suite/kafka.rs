@@ -123,12 +123,13 @@ fn a_bounded_read_ends_past_control_records_and_has_committed_records_only() {
         assert_eq!(worker.values(), committed, "{membership:?}");
         worker.source.close(PATIENCE).unwrap();
     }
-    // The last records of each partition are an aborted transaction and its marker: the end lies past them.
+    // Each partition: 5 records and a marker, four times. After the last committed one (16) come its marker, five aborted
+    // records and theirs: nothing to read, and the end (24) lies past them.
     let mut after = settings(&[&topic]);
     after.until = Until::Now;
     let mut worker = Worker::open(after, Membership::Group);
     for partition in 0..2 {
-        worker.store(&topic, partition, 13);
+        worker.store(&topic, partition, 17);
     }
     worker.run_until(|worker| worker.has_ended);
     assert_eq!(worker.values(), [] as [String; 0]);
@@ -197,6 +198,7 @@ fn partitions_move_between_workers_under_load_and_no_record_is_lost_or_read_twic
     let shared = settings(&[&topic]);
     let open = || Worker::numbered(shared.clone(), Membership::Group, numbering.clone());
     let mut first = open();
+    run_all(&mut [&mut first], |workers| workers[0].units.len() == 6 && num_all(workers) > 100);
     let mut second = open();
     let mut third = open();
     second.stored = first.stored.clone();
@@ -216,8 +218,7 @@ fn partitions_move_between_workers_under_load_and_no_record_is_lost_or_read_twic
     let all: Vec<String> = [&first, &second, &third].iter().flat_map(|worker| worker.values()).collect();
     assert_eq!(all.len(), written);
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), written);
-    let moved = first.events.iter().chain(&third.events).any(|event| event.starts_with("revoked"));
-    assert!(moved, "{:?} {:?}", first.events, third.events);
+    assert!(first.events.iter().any(|event| event.starts_with("revoked")), "{:?}", first.events);
     assert!(!first.events.iter().chain(&third.events).any(|event| event.starts_with("lost")));
 }
 
@@ -265,6 +266,7 @@ fn a_stored_position_that_is_gone_stops_the_start_or_is_counted_as_the_policy_sa
     worker.run_until(|worker| worker.num_records() == 8);
     assert_eq!(worker.events, ["assigned 1", "data lost 5 12"]);
     assert_eq!(worker.positions[&(topic.clone(), 0)], offset(12));
+    worker.source.close(PATIENCE).unwrap();
     let mut worker = Worker::open(going_on, Membership::Group);
     worker.store(&topic, 0, 21);
     assert!(worker.failure().message().contains("made anew or truncated"));
