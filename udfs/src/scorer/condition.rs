@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::kernel::{AnyMachine, Machine};
 use super::tree::{Missing, Rule, Tree};
 
 /// Values are searched among thresholds in blocks of this many.
@@ -207,7 +208,7 @@ impl Conditions {
         match rule {
             Rule::Numerical { threshold, missing, default_left } => {
                 let numerical = &self.numerical[self.numerical_by_key[&(feature, *missing)]];
-                let limit = numerical.rank(*threshold);
+                let limit = numerical.rank(AnyMachine, *threshold);
                 let (mask, rank) = match numerical.defaults {
                     Defaults::Both { first_left_mask } if *default_left => {
                         (first_left_mask + limit, numerical.first_rank + 1)
@@ -234,14 +235,14 @@ impl Conditions {
 impl Numerical {
     /// The number of thresholds below `value`.
     #[inline(always)]
-    pub(super) fn rank(&self, value: f64) -> usize {
+    pub(super) fn rank(&self, machine: impl Machine, value: f64) -> usize {
         let block = if let [pivots] = self.pivots.as_slice() {
-            if self.blocks.len() == 1 { 0 } else { below(pivots, value) }
+            if self.blocks.len() == 1 { 0 } else { machine.below(pivots, value) }
         } else {
             let group = self.pivots.partition_point(|pivots| pivots[SEARCH_BLOCK - 1] < value);
-            group * SEARCH_BLOCK + self.pivots.get(group).map_or(0, |pivots| below(pivots, value))
+            group * SEARCH_BLOCK + self.pivots.get(group).map_or(0, |pivots| machine.below(pivots, value))
         };
-        block * SEARCH_BLOCK + self.blocks.get(block).map_or(0, |thresholds| below(thresholds, value))
+        block * SEARCH_BLOCK + self.blocks.get(block).map_or(0, |thresholds| machine.below(thresholds, value))
     }
 }
 
@@ -260,18 +261,6 @@ impl Categorical {
         }
         self.code_by_category.get(category as usize).map_or(unknown, |code| *code as usize)
     }
-}
-
-/// How many of a block's numbers are below `value`. Written for the vectoriser: four lanes, no branches.
-#[inline(always)]
-fn below(block: &[f64; SEARCH_BLOCK], value: f64) -> usize {
-    let mut counts = [0_i64; 4];
-    for quarter in block.as_chunks::<4>().0 {
-        for lane in 0..4 {
-            counts[lane] += i64::from(quarter[lane] < value);
-        }
-    }
-    (counts[0] + counts[1] + counts[2] + counts[3]) as usize
 }
 
 fn in_blocks(sorted: &[f64]) -> Vec<[f64; SEARCH_BLOCK]> {

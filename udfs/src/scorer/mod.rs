@@ -7,6 +7,7 @@
 mod block;
 mod condition;
 mod error;
+mod kernel;
 mod number;
 mod objective;
 mod program;
@@ -16,13 +17,14 @@ mod text;
 mod tree;
 mod walk;
 
-use block::{BlockColumns, BlockScratch, ROWS};
+use block::{BlockColumns, BlockScratch, ROWS, SumBlock};
 use condition::Conditions;
 use program::Program;
 use text::ModelText;
+use walk::SumRow;
 
-pub use block::Kernel;
 pub use error::ModelError;
+pub use kernel::Kernel;
 pub use objective::Objective;
 
 /// Up to this many rows are walked; more are bit-sliced, at nearly the same price for each number of rows up to a block.
@@ -130,14 +132,20 @@ impl Model {
         assert_eq!(scores.len() % self.num_classes, 0, "as many scores per row as the model has outputs");
         assert!(columns.iter().all(|column| column.values.len() == num_rows), "as many rows in each column as scores");
         if num_rows <= WALK_ROWS_MAX {
-            self.walk(columns, scores, scratch);
+            self.walk(kernel, columns, scores, scratch);
             return;
         }
         scratch.block.prepare(&self.program, &self.conditions);
         for (block, scores) in scores.chunks_mut(ROWS * self.num_classes).enumerate() {
             let rows = scores.len() / self.num_classes;
             let view = BlockOf { columns, first: block * ROWS, rows };
-            kernel.sum_block(&self.program, &self.conditions, &view, rows, &mut scratch.block);
+            kernel.run(SumBlock {
+                program: &self.program,
+                conditions: &self.conditions,
+                columns: &view,
+                rows,
+                scratch: &mut scratch.block,
+            });
             self.finish_block(&scratch.block.sums, scores);
         }
     }
@@ -156,15 +164,17 @@ impl Model {
         }
     }
 
-    fn walk(&self, columns: &[Column<'_>], scores: &mut [f64], scratch: &mut Scratch) {
-        scratch.ranks.resize(self.conditions.num_ranks.max(scratch.ranks.len()), 0);
+    fn walk(&self, kernel: Kernel, columns: &[Column<'_>], scores: &mut [f64], scratch: &mut Scratch) {
+        // At least one: leaves look at the first.
+        scratch.ranks.resize(self.conditions.num_ranks.max(scratch.ranks.len()).max(1), 0);
         for (row, scores) in scores.chunks_exact_mut(self.num_classes).enumerate() {
-            let ranks = &mut scratch.ranks;
-            walk::row_ranks(&self.conditions, |feature| columns[feature].value(row), ranks);
-            for (score, trees) in scores.iter_mut().zip(&self.program.walks) {
-                *score = 0.0;
-                walk::add_leaf_values(&self.program, &self.conditions, trees.clone(), ranks, score);
-            }
+            kernel.run(SumRow {
+                program: &self.program,
+                conditions: &self.conditions,
+                value: |feature: usize| columns[feature].value(row),
+                ranks: &mut scratch.ranks,
+                sums: scores,
+            });
             self.objective.transform(scores);
         }
     }
