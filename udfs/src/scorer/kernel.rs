@@ -101,17 +101,20 @@ impl Machine for Avx2 {
 #[inline]
 fn below_avx2(numbers: &[f64; SEARCH_BLOCK], value: f64) -> usize {
     use std::arch::x86_64::{
-        __m256i, _CMP_LT_OQ, _mm256_castpd_si256, _mm256_cmp_pd, _mm256_movemask_epi8, _mm256_packs_epi16,
-        _mm256_packs_epi32, _mm256_set_pd, _mm256_set1_pd,
+        __m256i, _CMP_LT_OQ, _mm256_castpd_si256, _mm256_cmp_pd, _mm256_loadu_pd, _mm256_movemask_epi8, _mm256_packs_epi16,
+        _mm256_packs_epi32, _mm256_set1_pd,
     };
     let value = _mm256_set1_pd(value);
-    let below = |at: usize| -> __m256i {
-        let four = _mm256_set_pd(numbers[at + 3], numbers[at + 2], numbers[at + 1], numbers[at]);
+    let below = |four: &[f64; 4]| -> __m256i {
+        #[expect(unsafe_code, reason = "a load through a pointer")]
+        // SAFETY: the pointer is to four doubles; the load asks for no alignment.
+        let four = unsafe { _mm256_loadu_pd(four.as_ptr()) };
         _mm256_castpd_si256(_mm256_cmp_pd::<_CMP_LT_OQ>(four, value))
     };
+    let [first, second, third, fourth] = numbers.as_chunks::<4>().0 else { return 0 };
     // Each comparison ends as two bits of the mask; their order does not matter.
-    let first = _mm256_packs_epi32(below(0), below(4));
-    let second = _mm256_packs_epi32(below(8), below(12));
+    let first = _mm256_packs_epi32(below(first), below(second));
+    let second = _mm256_packs_epi32(below(third), below(fourth));
     let mask = _mm256_movemask_epi8(_mm256_packs_epi16(first, second));
     mask.count_ones() as usize / 2
 }
