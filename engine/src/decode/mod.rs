@@ -2,12 +2,16 @@
 //! error. Fixes each accepted row's position, event time and W before any SQL.
 
 mod column;
+mod dead_letter;
 mod decoder;
 mod json;
 mod metadata;
 mod number;
 mod reason;
+mod rejection_rate;
+mod rows;
 mod schema;
+mod stored;
 mod text;
 mod timestamp;
 
@@ -18,9 +22,12 @@ use arrow::array::RecordBatch;
 
 use crate::error::Result;
 
+pub use dead_letter::{dead_letter_batch, dead_letter_schema};
 pub use decoder::{Decoded, Decoder};
 pub use reason::{Reason, Rejected};
+pub use rejection_rate::RejectionRate;
 pub use schema::{arrow_type, table_schema};
+pub use stored::StoredRows;
 
 /// SQL conditions on rows, compiled by `plan`.
 pub trait RowChecks: Send + std::fmt::Debug {

@@ -2,6 +2,7 @@
 
 mod cases;
 mod properties;
+mod rows;
 mod watermarks;
 
 use std::sync::Arc;
