@@ -1,4 +1,4 @@
-//! Tidemill: SQL feature queries and a machine-learned score over Kafka.
+#![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod decode;
 pub mod error;

@@ -1,1 +1,4 @@
-#[test] fn placeholder() {}
+//! The one integration binary. Everything here runs against real parts: a Kafka broker and an S3 server that `make test`
+//! starts, and the `tidemill` binary itself.
+
+mod tidy;

@@ -7,6 +7,8 @@
 //! 3. A revoked partition stays ours until [`Source::release`]: the group's protocol waits for it.
 //! 4. Memory is bounded: with nobody reading, a source holds what its channel holds and no more.
 
+pub mod generator;
+
 use std::time::Duration;
 
 use crate::error::Result;
@@ -71,8 +73,10 @@ impl Waker {
 
     /// Wakes the driver; cheap when it is already woken.
     pub fn wake(&self) {
-        // A full channel means that a wake-up is already pending; a closed one that the driver is gone.
-        drop(self.0.try_send(()));
+        match self.0.try_send(()) {
+            // Full: a wake-up is already pending. Closed: the driver is gone.
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

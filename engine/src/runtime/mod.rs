@@ -1,0 +1,13 @@
+//! The run: settings become components, components become workers, workers turn records into epochs and publish how far they
+//! came. The only layer that knows all others.
+
+mod build;
+mod checkpointer;
+pub mod clock;
+mod driver;
+mod run;
+pub mod tasks;
+mod units;
+mod worker;
+
+pub use run::{RunHandle, RunSummary, start};
