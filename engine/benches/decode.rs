@@ -1,7 +1,12 @@
 //! Decode against bare `arrow-json` in bulk, which checks nothing, on the same transactions in the same run. Prints
 //! nanoseconds a row and their ratio; the bound is 1.3.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may fail loudly")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints, takes the time, and may fail loudly"
+)]
 
 use std::fmt::Write;
 use std::hint::black_box;
@@ -56,7 +61,13 @@ fn block(shuffle: bool) -> RecordBlock {
             format!("\"amount\":{}.{:02}", random % 10_000, random % 89 + 10),
             "\"currency\":\"EUR\"".to_owned(),
             format!("\"merchant\":\"Merchant number {}\"", random % 1_500),
-            format!("\"timestamp\":\"2026-03-01T{:02}:{:02}:{:02}.{:06}+00:00\"", row / 3_600, row / 60 % 60, row % 60, random % 1_000_000),
+            format!(
+                "\"timestamp\":\"2026-03-01T{:02}:{:02}:{:02}.{:06}+00:00\"",
+                row / 3_600,
+                row / 60 % 60,
+                row % 60,
+                random % 1_000_000
+            ),
             "\"location\":\"DE\"".to_owned(),
             format!("\"is_fraud\":{}", u8::from(random % 70 == 0)),
         ];

@@ -7,9 +7,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, BooleanBufferBuilder, Decimal128Array, NullBufferBuilder, PrimitiveArray, StringArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{
-    ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
-};
+use arrow::datatypes::{ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 
 use super::number;
 use super::reason::Reason;
@@ -53,9 +51,7 @@ impl Values {
             ColumnType::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
             ColumnType::Decimal(precision, scale) => Values::Decimal { precision, scale, values: Vec::new() },
             ColumnType::Timestamp => Values::Timestamp(Vec::new()),
-            ColumnType::Epoch(unit) => {
-                Values::Epoch { micros_per_unit: micros_per_unit(unit), values: Vec::new() }
-            }
+            ColumnType::Epoch(unit) => Values::Epoch { micros_per_unit: micros_per_unit(unit), values: Vec::new() },
         }
     }
 
@@ -147,7 +143,10 @@ impl Values {
     }
 
     fn take(&mut self, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
-        fn primitive<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, nulls: Option<NullBuffer>) -> PrimitiveArray<T> {
+        fn primitive<T: ArrowPrimitiveType>(
+            values: &mut Vec<T::Native>,
+            nulls: Option<NullBuffer>,
+        ) -> PrimitiveArray<T> {
             PrimitiveArray::new(ScalarBuffer::from(std::mem::take(values)), nulls)
         }
         Ok(match self {

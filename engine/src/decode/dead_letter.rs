@@ -119,8 +119,8 @@ mod tests {
     use arrow::datatypes::{Int32Type, Int64Type, TimestampMillisecondType};
 
     use super::*;
-    use crate::decode::tests::{BROKER_MS, push_record, units};
     use crate::decode::Reason;
+    use crate::decode::tests::{BROKER_MS, push_record, units};
     use crate::types::Hidden;
 
     fn rejected(record: usize, reason: Reason) -> Rejected {
@@ -177,7 +177,8 @@ mod tests {
     fn no_rejected_record_is_an_empty_batch() {
         let batch = letters(&RecordBlock::default(), &[]);
         assert_eq!((batch.num_rows(), batch.schema()), (0, dead_letter_schema()));
-        let error = dead_letter_batch(&RecordBlock::default(), &[rejected(0, Reason::NotJson)], &units(), 8).unwrap_err();
+        let error =
+            dead_letter_batch(&RecordBlock::default(), &[rejected(0, Reason::NotJson)], &units(), 8).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Internal);
     }
 }

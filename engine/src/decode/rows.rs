@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, ArrowNativeTypeOp, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{CastOptions, cast, cast_with_options, filter};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 
 use super::column::{epoch_micros, micros_per_unit};
@@ -22,6 +23,9 @@ use super::timestamp;
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{Column, ColumnType};
 use crate::types::{RowBlock, StateUnit, Units};
+
+/// For each row the first column that it is bad in.
+type RowFaults = Vec<Option<(usize, Reason)>>;
 
 /// A column in its declared type, and the rows of it that cannot be in that type.
 struct Converted {
@@ -63,8 +67,8 @@ impl Decoder {
         self.finish(Candidates { batch, records: accepted, rejected, num_stale: 0 }, positions)
     }
 
-    /// The declared columns, and for each row the first column that it is bad in.
-    fn declared_columns(&self, rows: &RowBlock, unit: &StateUnit) -> Result<(Vec<ArrayRef>, Vec<Option<(usize, Reason)>>)> {
+    /// The declared columns, bad rows included.
+    fn declared_columns(&self, rows: &RowBlock, unit: &StateUnit) -> Result<(Vec<ArrayRef>, RowFaults)> {
         let mut faults = vec![None; rows.len()];
         let mut columns = Vec::with_capacity(self.columns.len());
         for (index, column) in self.columns.iter().enumerate() {
@@ -144,7 +148,9 @@ fn is_string(data_type: &DataType) -> bool {
 /// Whether no digit can be lost.
 fn fits_scale(from: &DataType, scale: i8) -> bool {
     match from {
-        DataType::Decimal32(_, found) | DataType::Decimal64(_, found) | DataType::Decimal128(_, found)
+        DataType::Decimal32(_, found)
+        | DataType::Decimal64(_, found)
+        | DataType::Decimal128(_, found)
         | DataType::Decimal256(_, found) => *found <= scale,
         _ => from.is_integer() && scale >= 0,
     }
@@ -206,13 +212,19 @@ fn timestamps(found: &ArrayRef) -> Option<Converted> {
     };
     let in_range = |units: i64, per_unit| epoch_micros(units, per_unit).ok_or(Reason::NumberOverflow);
     Some(match unit {
-        TimeUnit::Second => times(found, |row| in_range(found.as_primitive::<TimestampSecondType>().value(row), 1_000_000)),
-        TimeUnit::Millisecond => times(found, |row| in_range(found.as_primitive::<TimestampMillisecondType>().value(row), 1_000)),
-        TimeUnit::Microsecond => times(found, |row| in_range(found.as_primitive::<TimestampMicrosecondType>().value(row), 1)),
-        // Cut off as the digits of a string are: towards the past.
-        TimeUnit::Nanosecond => {
-            times(found, |row| in_range(found.as_primitive::<TimestampNanosecondType>().value(row).div_euclid(1_000), 1))
+        TimeUnit::Second => {
+            times(found, |row| in_range(found.as_primitive::<TimestampSecondType>().value(row), 1_000_000))
         }
+        TimeUnit::Millisecond => {
+            times(found, |row| in_range(found.as_primitive::<TimestampMillisecondType>().value(row), 1_000))
+        }
+        TimeUnit::Microsecond => {
+            times(found, |row| in_range(found.as_primitive::<TimestampMicrosecondType>().value(row), 1))
+        }
+        // Cut off as the digits of a string are: towards the past.
+        TimeUnit::Nanosecond => times(found, |row| {
+            in_range(found.as_primitive::<TimestampNanosecondType>().value(row).div_euclid(1_000), 1)
+        }),
     })
 }
 

@@ -99,8 +99,8 @@ fn an_event_time_that_is_null_rejects_the_row() {
     let mut source = source_of(vec![column("t", ColumnType::Timestamp, true)]);
     source.event_time = Some("t".to_owned());
     let mut decoder = Decoder::new(&source, Box::new(NoChecks)).unwrap();
-    let decoded =
-        decoder.accept_rows(&rows(0, vec![("t", Arc::new(TimestampMillisecondArray::from(vec![Some(1), None])))]), &units());
+    let decoded = decoder
+        .accept_rows(&rows(0, vec![("t", Arc::new(TimestampMillisecondArray::from(vec![Some(1), None])))]), &units());
     let decoded = decoded.unwrap();
     assert_eq!(decoded.rejected.iter().map(|r| (r.record, r.reason)).collect::<Vec<_>>(), [(1, Reason::NullEventTime)]);
     let error = decoder.accept_rows(&rows(0, vec![("u", Arc::new(Int8Array::from(vec![1])))]), &units()).unwrap_err();
@@ -124,10 +124,7 @@ fn types_that_lose_nothing_are_taken() {
     let (array, rejected) =
         converted(ColumnType::Float32, Arc::new(Float64Array::from(vec![0.1, 1e39, f64::INFINITY, f64::NAN])));
     assert_eq!(array.as_primitive::<Float32Type>().values(), &[0.1]);
-    assert_eq!(
-        rejected,
-        [(1, Reason::NumberOverflow), (2, Reason::NonFiniteNumber), (3, Reason::NonFiniteNumber)]
-    );
+    assert_eq!(rejected, [(1, Reason::NumberOverflow), (2, Reason::NonFiniteNumber), (3, Reason::NonFiniteNumber)]);
     let (array, _) = converted(ColumnType::Float64, Arc::new(Int32Array::from(vec![Some(7), None])));
     assert_eq!(array.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(7.0), None]);
 
@@ -136,8 +133,7 @@ fn types_that_lose_nothing_are_taken() {
     assert_eq!(array.as_primitive::<Decimal128Type>().values(), &[150]);
     assert_eq!(rejected, [(1, Reason::NumberOverflow)]);
 
-    let (array, rejected) =
-        converted(ColumnType::Timestamp, Arc::new(TimestampNanosecondArray::from(vec![1_999, -1])));
+    let (array, rejected) = converted(ColumnType::Timestamp, Arc::new(TimestampNanosecondArray::from(vec![1_999, -1])));
     assert_eq!((array.as_primitive::<TimestampMicrosecondType>().values().as_ref(), rejected.len()), (&[1, -1][..], 0));
     let zoned = TimestampMillisecondArray::from(vec![5, i64::MAX]).with_timezone("+02:00");
     let (array, rejected) = converted(ColumnType::Epoch(EpochUnit::Seconds), Arc::new(zoned));

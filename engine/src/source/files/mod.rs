@@ -49,6 +49,7 @@ pub struct FilesLocation {
 }
 
 /// What the reading thread says.
+#[expect(clippy::large_enum_variant, reason = "nearly all are blocks")]
 enum Message {
     /// A file was opened, and has this many rows.
     Opened(Assignment, Option<i64>),
@@ -105,19 +106,22 @@ impl FilesSource {
         let units = own.iter().map(|(assignment, file)| (*assignment, unit_of(&source, file))).collect();
         // A file is started once.
         let (commands, command_receiver) = bounded(own.len().max(1));
-        let files = own.into_iter().map(|(assignment, file)| {
-            (assignment, OwnFile { file, position: None, end: None, is_finished: false })
-        });
+        let files = own
+            .into_iter()
+            .map(|(assignment, file)| (assignment, OwnFile { file, position: None, end: None, is_finished: false }));
         let (message_sender, messages) = bounded(CHANNEL_BLOCKS);
         let (finished_sender, finished) = bounded(0);
-        let thread = Reading { store, format, commands: command_receiver, messages: message_sender, waker: waker.clone() };
+        let thread =
+            Reading { store, format, commands: command_receiver, messages: message_sender, waker: waker.clone() };
         std::thread::Builder::new()
             .name(format!("files-{source_name}"))
             .spawn(move || {
                 thread.run(&runtime);
                 drop(finished_sender);
             })
-            .map_err(|error| Error::unavailable(format!("source {source_name}: no thread could be started")).with_source(error))?;
+            .map_err(|error| {
+                Error::unavailable(format!("source {source_name}: no thread could be started")).with_source(error)
+            })?;
         waker.wake();
         Ok(FilesSource {
             files: files.collect(),

@@ -90,7 +90,8 @@ fn parquet_error(error: ParquetError, file: &StoredFile) -> Error {
             Err(cause) => Error::unavailable(format!("file {} could not be read", file.path)).with_source(cause),
         },
         error => {
-            let message = format!("file {} is not Parquet as it can be read; write it again, or take it away", file.path);
+            let message =
+                format!("file {} is not Parquet as it can be read; write it again, or take it away", file.path);
             Error::data(message).with_source(error)
         }
     }

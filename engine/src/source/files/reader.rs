@@ -18,6 +18,7 @@ use crate::types::{Assignment, Offset, RecordBlock, RowBlock, StateUnit, Units};
 
 /// A part of a file.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one of them stands for thousands of rows")]
 pub enum FileBlock {
     /// Lines.
     Records(RecordBlock),
@@ -52,12 +53,8 @@ impl FileReader {
         start: Offset,
     ) -> Result<FileReader> {
         Ok(FileReader(match format {
-            FileFormat::Parquet => {
-                Inner::Parquet(Box::new(ParquetRows::open(store, file, assignment, start).await?))
-            }
-            FileFormat::JsonLines => {
-                Inner::JsonLines(Box::new(JsonLines::open(store, file, assignment, start).await?))
-            }
+            FileFormat::Parquet => Inner::Parquet(Box::new(ParquetRows::open(store, file, assignment, start).await?)),
+            FileFormat::JsonLines => Inner::JsonLines(Box::new(JsonLines::open(store, file, assignment, start).await?)),
         }))
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, PutPayload};
-use ::parquet::arrow::ArrowWriter;
-use ::parquet::file::properties::WriterProperties;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
@@ -80,7 +80,7 @@ fn drain(runtime: &Runtime, location: FilesLocation, stored: &BTreeMap<&str, i64
             }
             Some(SourceEvent::End) => break,
             Some(event) => panic!("{event:?}"),
-            None => drop(woken.recv_timeout(Duration::from_secs(5)).expect("woken")),
+            None => woken.recv_timeout(Duration::from_secs(5)).expect("woken"),
         }
     }
     assert!(source.next_event()?.is_none(), "the end is said once");
@@ -118,7 +118,8 @@ fn parquet_rows_are_resumed_at_any_row() {
     let runtime = runtime();
     let store = store_of(&runtime, &[("data/1.parquet", &parquet_of(0..35)), ("data/2.parquet", &parquet_of([]))]);
     for start in 0..=35 {
-        let rows = drain(&runtime, location(store.clone(), FileFormat::Parquet), &BTreeMap::from([("1.parquet", start)]));
+        let rows =
+            drain(&runtime, location(store.clone(), FileFormat::Parquet), &BTreeMap::from([("1.parquet", start)]));
         let expected: Seen = (start..35).map(|row| ("1.parquet".to_owned(), row, row.to_string())).collect();
         assert_eq!(rows.unwrap(), expected);
     }
@@ -152,7 +153,9 @@ fn many_blocks_pass_the_bounded_channel_in_order() {
     let store = store_of(&runtime, &[("data/x.jsonl", text.as_bytes()), ("data/y.jsonl", b"end")]);
     let lines = drain(&runtime, location(store, FileFormat::JsonLines), &BTreeMap::from([("x.jsonl", 3)])).unwrap();
     assert_eq!(lines.len(), 50_001 - 3);
-    assert!(lines[..lines.len() - 1].iter().zip(3..).all(|(line, number)| line.1 == number && line.2 == number.to_string()));
+    assert!(
+        lines[..lines.len() - 1].iter().zip(3..).all(|(line, number)| line.1 == number && line.2 == number.to_string())
+    );
     assert_eq!(lines[lines.len() - 1].2, "end");
 }
 
