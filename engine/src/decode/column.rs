@@ -19,7 +19,6 @@ use crate::pipeline::settings::{Column, ColumnType, EpochUnit};
 /// One declared column of the batch that is being built.
 #[derive(Debug)]
 pub(super) struct ColumnBuffer {
-    name: String,
     is_nullable: bool,
     is_event_time: bool,
     values: Values,
@@ -176,16 +175,11 @@ impl Values {
 impl ColumnBuffer {
     pub(super) fn new(column: &Column, is_event_time: bool) -> ColumnBuffer {
         ColumnBuffer {
-            name: column.name.clone(),
             is_nullable: column.is_nullable,
             is_event_time,
             values: Values::new(column.column_type),
             nulls: NullBufferBuilder::new(0),
         }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     /// Number of rows.

@@ -1,5 +1,18 @@
 //! Decode: bytes -> (rows, rejected records). One bad record never hurts its neighbours; normal badness is a value, not an
 //! error. Fixes each accepted row's position, event time and W before any SQL.
+//!
+//! A payload is one JSON object, strictly as in RFC 8259. Keys that are no column are ignored, whatever their values; a
+//! column that is absent is null; a column that occurs twice rejects the record. What a column takes:
+//!
+//! | type | JSON | not |
+//! |---|---|---|
+//! | `string` | strings | numbers, booleans |
+//! | `int`, `bigint` | numbers without fraction and exponent, in range | `1.0`, `1e3`, `"77"` |
+//! | `float`, `double` | numbers, rounded to the nearest | `"1.5"`, `NaN`, numbers beyond the greatest |
+//! | `decimal(p, s)` | numbers and strings of them, exactly | digits that the scale cannot hold (zeros at the end can) |
+//! | `boolean` | `true`, `false` | `0`, `"true"` |
+//! | `timestamp` | strings as in RFC 3339, `T` or a space, without offset UTC; digits beyond microseconds are cut off | numbers, dates alone |
+//! | `epoch_s`, `epoch_ms`, `epoch_us` | numbers without fraction and exponent, years 0 to 9999 | strings |
 
 mod column;
 mod dead_letter;

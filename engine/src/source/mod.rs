@@ -17,6 +17,7 @@ use crate::types::{Assignment, Offset, RecordBlock, RowBlock, StateUnit};
 
 /// What a source has to say.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, and one stands for thousands")]
 pub enum SourceEvent {
     /// Records, of started partitions only.
     Records(RecordBlock),
