@@ -24,6 +24,7 @@ mod tests;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::json;
 
 pub use problem::{Problem, Problems};
 pub use report::check;
@@ -57,7 +58,13 @@ fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> (Option<Pipeline>,
     let Some(document) = document else { return (None, problems) };
     let (value, findings) = walk::check(&json_schema(), &document.root);
     problems.extend(findings.into_iter().map(|finding| document.source.problem(finding)));
-    let Some(value) = value else { return (None, problems) };
+    let Some(mut value) = value else { return (None, problems) };
+    if let Some(object) = value.as_object_mut() {
+        // What is missing was reported; with something in its place the rest can still be judged.
+        for (key, stand_in) in [("pipeline", json!("unnamed")), ("sources", json!({})), ("sinks", json!({}))] {
+            object.entry(key).or_insert(stand_in);
+        }
+    }
     match file::PipelineFile::deserialize(value) {
         Ok(file) => {
             let (pipeline, found) = validate::validate(&file, &document, path);

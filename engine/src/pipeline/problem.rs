@@ -102,8 +102,8 @@ impl fmt::Display for Problems {
             writeln!(f, "{problem}\n")?;
         }
         match self.0.len() {
-            1 => f.write_str("1 problem; nothing was started"),
-            count => write!(f, "{count} problems; nothing was started"),
+            1 => f.write_str("1 problem"),
+            count => write!(f, "{count} problems"),
         }
     }
 }
@@ -148,10 +148,12 @@ pub(super) fn nearest<'a>(found: &str, choices: impl IntoIterator<Item = &'a str
         .map(|(_, choice)| choice)
 }
 
-/// `` did you mean `x`? valid: `x`, `y` ``.
+/// `` did you mean `x`? valid: `x`, `y` ``. A long list is left out when the choice that was meant is known.
 pub(super) fn choices_help(found: &str, valid: &str, choices: &[&str]) -> String {
+    const LISTED_MAX: usize = 12;
     let listed = list(choices.iter().copied());
     match nearest(found, choices.iter().copied()) {
+        Some(choice) if choices.len() > LISTED_MAX => format!("did you mean {}?", quoted(choice)),
         Some(choice) => format!("did you mean {}? {valid}: {listed}", quoted(choice)),
         None => format!("{valid}: {listed}"),
     }

@@ -24,7 +24,7 @@ fn report(pipeline: &Pipeline) -> String {
     rows.extend(pipeline.models.iter().map(|model| {
         ("model", model.name.as_str(), format!("{}, threshold {}", model.uri, model.threshold))
     }));
-    rows.extend(pipeline.views.iter().map(|view| ("view", view.name.as_str(), view.query.place.file.display().to_string())));
+    rows.extend(pipeline.views.iter().map(|view| ("view", view.name.as_str(), view.query.place.to_string())));
     rows.extend(pipeline.sinks.iter().map(|sink| ("sink", sink.name.as_str(), output_text(&sink.connector))));
     let dead_letter = pipeline.dead_letter.as_ref().map(|one| output_text(&one.connector));
     rows.push(("dead letter", "", dead_letter.unwrap_or_else(|| "none: a rejected record stops the pipeline".to_string())));

@@ -23,10 +23,10 @@ pub(super) trait TextForm: Sized {
     fn print(&self) -> String;
 }
 
-/// The number at the beginning of a text, without sign, and the rest.
+/// The number at the beginning of a text, without sign, and the rest. A number that is too large becomes the largest.
 fn leading_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text[..end].parse().ok().map(|number| (number, &text[end..]))
+    (end > 0).then(|| (text[..end].parse().unwrap_or(u64::MAX), &text[end..]))
 }
 
 impl TextForm for Duration {
@@ -43,7 +43,7 @@ impl TextForm for Duration {
             "m" => 60_000,
             "h" => 3_600_000,
             "d" => 86_400_000,
-            "" => return Err(format!("add a unit: {number}s or {number}ms")),
+            "" => return Err(format!("add a unit: {text}s or {text}ms")),
             _ => return Err(format!("a whole number and a unit; {units}")),
         };
         let millis = number.checked_mul(millis).filter(|millis| *millis <= 3_652_500 * 86_400_000);
@@ -78,7 +78,10 @@ impl TextForm for ByteSize {
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
             "GiB" => 1 << 30,
-            _ => return Err(choices_help(unit, "units", &["B", "KiB", "MiB", "GiB"])),
+            "k" | "K" | "KB" | "kB" | "kb" => return Err(format!("write {number}KiB: units are B, KiB, MiB, GiB")),
+            "M" | "MB" | "mb" => return Err(format!("write {number}MiB: units are B, KiB, MiB, GiB")),
+            "G" | "GB" | "gb" => return Err(format!("write {number}GiB: units are B, KiB, MiB, GiB")),
+            _ => return Err("units are B, KiB, MiB, GiB, right behind the number".to_string()),
         };
         number.checked_mul(factor).map(ByteSize).ok_or_else(|| "more bytes than can be counted".to_string())
     }

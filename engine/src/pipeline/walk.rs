@@ -11,7 +11,7 @@ use super::schema::{resolve, tag};
 use super::text::{ByteSize, ColumnSpec, Listen, TextForm, TimestampMillis};
 use super::yaml::{Content, Entry, Finding, Node, Scalar, Spot, Style};
 
-/// Checks a tree. The value is there when enough of the file is sound to be judged further.
+/// Checks a tree. The value holds what is sound; at the top, required keys may be missing from it.
 pub(super) fn check(schema: &Value, root: &Node) -> (Option<Value>, Vec<Finding>) {
     let mut walker = Walker { root: schema, findings: Vec::new(), path: Vec::new() };
     let value = walker.value(schema, root, Spot::START);
@@ -45,11 +45,12 @@ impl<'a> Walker<'a> {
 
     /// ``of `sources.transactions` ``.
     fn owner(&self) -> String {
-        if self.path.is_empty() { "of the pipeline".to_string() } else { format!("of {}", quoted(&self.path.join("."))) }
+        if self.path.is_empty() { "of the file".to_string() } else { format!("of {}", quoted(&self.path.join("."))) }
     }
 
     /// The JSON of a node, or nothing when it cannot be used. `owner` is the key that the node stands under.
     fn value(&mut self, schema: &'a Value, node: &Node, owner: Spot) -> Option<Value> {
+        let default = schema.get("default");
         let schema = resolve(self.root, schema);
         let is_nullable = allows_null(schema);
         let schema = without_null(self.root, schema);
@@ -59,7 +60,16 @@ impl<'a> Walker<'a> {
                 if is_nullable && (!scalar.is_empty() || scalar.is_substituted) {
                     return Some(Value::Null);
                 }
-                self.refuse_null(schema, scalar, node.spot, is_nullable, owner);
+                let help = match (is_nullable, default) {
+                    (true, _) => "write a value, or `null`, or remove the key".to_string(),
+                    (false, Some(Value::String(default))) => format!("remove the key for its default, {}", quoted(default)),
+                    (false, Some(_)) => "write a value, or remove the key for its default".to_string(),
+                    (false, None) => "write a value".to_string(),
+                };
+                let is_unwritten = scalar.is_empty() && !scalar.is_substituted;
+                let found = if scalar.is_empty() { "nothing".to_string() } else { scalar.shown() };
+                let spot = if is_unwritten { owner } else { node.spot };
+                self.refuse(spot, format!("expected {}, found {found}", expected(schema)), help);
                 return None;
             }
             Content::Scalar(_) | Content::List(_) | Content::Mapping(_) => {}
@@ -80,21 +90,11 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn refuse_null(&mut self, schema: &Value, scalar: &Scalar, spot: Spot, is_nullable: bool, owner: Spot) {
-        let found = if scalar.is_empty() { "nothing".to_string() } else { scalar.shown() };
-        let help = match (is_nullable, scalar.is_empty()) {
-            (true, _) => "write a value, or `null`, or remove the key".to_string(),
-            (false, true) => "write a value".to_string(),
-            (false, false) => "this key cannot be null; if it is meant as text, put it in quotes".to_string(),
-        };
-        let spot = if scalar.is_empty() && !scalar.is_substituted { owner } else { spot };
-        self.refuse(spot, format!("expected {}, found {found}", expected(schema)), help);
-    }
-
     fn refuse_type(&mut self, schema: &Value, node: &Node) {
         let help = match (type_of(schema), &node.content) {
             ("array", Content::Scalar(scalar)) if !scalar.is_secret => Some(format!("write a list: [{}]", scalar.text)),
             ("object", Content::Scalar(_) | Content::List(_)) => Some("write `key: value` entries".to_string()),
+            ("", _) => variants_help(schema),
             _ => None,
         };
         self.refuse(node.spot, format!("expected {}, found {}", expected(schema), found(node)), help);
@@ -142,7 +142,8 @@ impl<'a> Walker<'a> {
                 self.refuse(owner, message, help);
             }
         }
-        is_whole.then_some(Value::Object(object))
+        // The file itself is judged further whatever it lacks.
+        (is_whole || self.path.is_empty()).then_some(Value::Object(object))
     }
 
     fn refuse_key(&mut self, properties: &Map<String, Value>, variants: &[Value], entry: &Entry) {
@@ -189,7 +190,8 @@ impl<'a> Walker<'a> {
                 if words.contains(&scalar.text.as_str()) {
                     return Some(Value::String(scalar.text.clone()));
                 }
-                let help = if scalar.is_secret { None } else { Some(choices_help(&scalar.text, "valid", &words)) };
+                let nearest = if scalar.is_secret { None } else { nearest(&scalar.text, words.iter().copied()) };
+                let help = nearest.map(|word| format!("did you mean {}?", quoted(word)));
                 self.refuse(node.spot, format!("expected {}, found {}", expected(schema), scalar.shown()), help);
                 None
             }
@@ -198,7 +200,7 @@ impl<'a> Walker<'a> {
             }
             Content::Mapping(entries) if words.len() < variants.len() => self.keyed(variants, entries, node.spot),
             _ => {
-                self.refuse(node.spot, format!("expected {}, found {}", expected(schema), found(node)), None);
+                self.refuse_type(schema, node);
                 None
             }
         }
@@ -310,7 +312,7 @@ impl<'a> Walker<'a> {
         if !is_in {
             let low = match (bound("minimum"), bound("exclusiveMinimum")) {
                 (Some(min), _) => format!("from {min}"),
-                (None, Some(min)) => format!("above {min}"),
+                (None, Some(min)) => format!("above {min} and up"),
                 (None, None) => String::new(),
             };
             let high = bound("maximum").map_or_else(String::new, |max| format!(" to {max}"));
@@ -358,7 +360,7 @@ fn expected(schema: &Value) -> String {
         return match words.as_slice() {
             [] => "a mapping".to_string(),
             [one] => quoted(one),
-            _ if words.len() < variants.len() => format!("{}, or a mapping", list(words)),
+            _ if words.len() < variants.len() => format!("{}, or a mapping with {}", list(words), keyed_list(variants)),
             _ => format!("one of {}", list(words)),
         };
     }
@@ -373,6 +375,19 @@ fn expected(schema: &Value) -> String {
         _ => "text",
     }
     .to_string()
+}
+
+/// The keys of the variants that are mappings of one key.
+fn keyed_list(variants: &[Value]) -> String {
+    let keys = variants.iter().filter_map(|variant| variant.get("properties")?.as_object()).flat_map(Map::keys);
+    keys.map(|key| quoted(key)).collect::<Vec<_>>().join(" or ")
+}
+
+/// How to write a mapping that is told apart by a tag.
+fn variants_help(schema: &Value) -> Option<String> {
+    let tags: Vec<(&str, &str)> = schema.get("oneOf")?.as_array()?.iter().filter_map(tag).collect();
+    let (key, _) = tags.first()?;
+    Some(format!("write a mapping with the key `{key}`: {}", list(tags.iter().map(|(_, word)| *word))))
 }
 
 fn found(node: &Node) -> String {

@@ -36,6 +36,7 @@ impl Inherited {
         };
         match kafka.split_first() {
             _ if num_written != sources.len() => Inherited::Unknown,
+            None if sources.is_empty() => Inherited::Unknown,
             None => Inherited::NoSource,
             Some(((_, first), rest)) if rest.iter().all(|(_, other)| is_same(first, other)) => {
                 Inherited::Connection(KafkaConnection { options: Default::default(), ..(*first).clone() })
@@ -132,6 +133,10 @@ impl Validator<'_> {
     fn security(&mut self, path: &[&str], security: &SecurityFile) {
         use SecurityProtocolFile::{Plaintext, SaslPlaintext, SaslSsl, Ssl};
         let at = |key: &'static str| [path, &[key]].concat();
+        self.stands_in_file(&at("sasl_password"));
+        if security.security_protocol.is_none() && self.is_unusable(&at("security_protocol")) {
+            return;
+        }
         let protocol = security.security_protocol.unwrap_or(Plaintext);
         let sasl: [(&'static str, bool); 3] = [
             ("sasl_mechanism", security.sasl_mechanism.is_some()),
@@ -166,7 +171,6 @@ impl Validator<'_> {
                 self.refuse_key(&at(key), format!("the key `{key}` without `{other}`"), "a certificate and its key go together");
             }
         }
-        self.stands_in_file(&at("sasl_password"));
     }
 
     fn options(&mut self, path: &[&str], options: &Named<OptionText>) -> std::collections::BTreeMap<String, String> {

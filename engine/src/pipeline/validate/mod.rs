@@ -13,7 +13,7 @@ use super::location;
 use super::problem::{Problem, quoted};
 use super::settings::{Checkpoint, Delivery, Model, Pipeline, Place, RunSettings, SqlText, View};
 use super::text::{NameKind, TextForm, check_name};
-use super::yaml::{Content, Document, Finding, Spot, Style};
+use super::yaml::{Content, Document, Finding, Node, Spot, Style};
 use kafka::Inherited;
 
 /// The settings; they count only when no problem came with them.
@@ -60,6 +60,7 @@ impl Validator<'_> {
         };
         self.name_clashes();
         self.rejection_without_dead_letter(file);
+        self.shared_groups(&pipeline);
         self.loops(&pipeline);
         self.shared_folders(&pipeline);
         self.delivery(&pipeline);
@@ -101,6 +102,25 @@ impl Validator<'_> {
             Some(item) => item.spot,
             None => self.key_spot(above),
         }
+    }
+
+    /// Whether something stands here, other than `null`. Where the settings have nothing, it was refused for its form.
+    fn is_unusable(&self, path: &[&str]) -> bool {
+        match self.document.root.at(path).map(|node| &node.content) {
+            Some(Content::Scalar(scalar)) => !scalar.is_null() || scalar.is_empty(),
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    /// Where the usable texts of a list stand in it: others were refused for their form, and are not in the settings.
+    fn indices(&self, path: &[&str]) -> Vec<String> {
+        let Some(Content::List(items)) = self.document.root.at(path).map(|node| &node.content) else { return Vec::new() };
+        let is_usable = |node: &Node| match &node.content {
+            Content::Scalar(scalar) => !scalar.is_null() && !scalar.text.trim().is_empty(),
+            Content::List(_) | Content::Mapping(_) | Content::Unusable => false,
+        };
+        items.iter().enumerate().filter(|(_, item)| is_usable(item)).map(|(index, _)| index.to_string()).collect()
     }
 
     /// The names in a mapping of the file, also of entries that could not be used.
@@ -151,7 +171,12 @@ impl Validator<'_> {
             Ok(sql) => sql,
             Err(error) => {
                 let message = format!("cannot read the SQL file {}: {}", quoted(&shown.to_string_lossy()), reason(&error));
-                self.refuse(path, message, "paths start at the folder of this file");
+                let help = match error.kind() {
+                    std::io::ErrorKind::NotFound => "paths start at the folder of this file",
+                    std::io::ErrorKind::InvalidData => "save it as UTF-8",
+                    _ => "the SQL files that are named must be readable",
+                };
+                self.refuse(path, message, help);
                 return SqlText { sql: String::new(), place };
             }
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::file::{DeadLetterFile, OutputConnectionFile, ParquetSinkFile, SinkConnectorFile, SinkFile};
 use super::super::problem::quoted;
 use super::super::settings::{
-    DeadLetter, Delivery, KafkaConnection, KafkaSink, ParquetSink, Pipeline, Sink, SinkConnector, SourceConnector,
+    DeadLetter, Delivery, KafkaConnection, KafkaSink, KafkaSource, ParquetSink, Pipeline, Sink, SinkConnector, SourceConnector,
 };
 use super::super::text::{NameKind, TextForm, check_name, check_topic};
 use super::kafka::Inherited;
@@ -62,6 +62,25 @@ impl Validator<'_> {
             max_rows: to_usize(parquet.max_rows),
             max_bytes: to_usize(bytes.0),
             max_age: self.duration(&at("max_age"), parquet.max_age, Duration::from_millis(100), Duration::from_secs(86_400)),
+        }
+    }
+
+    /// Two sources with one topic in one consumer group would each get a part of its records.
+    pub(super) fn shared_groups(&mut self, pipeline: &Pipeline) {
+        let mut seen: Vec<(&str, &KafkaSource)> = Vec::new();
+        for source in &pipeline.sources {
+            let SourceConnector::Kafka(kafka) = &source.connector else { continue };
+            let is_shared = |(_, other): &&(&str, &KafkaSource)| {
+                other.group == kafka.group
+                    && other.connection.bootstrap_servers == kafka.connection.bootstrap_servers
+                    && other.topics.iter().any(|topic| kafka.topics.contains(topic))
+            };
+            if let Some((other, _)) = seen.iter().find(is_shared) {
+                let message = format!("the sources {} and {} read one topic in one group", quoted(other), quoted(&source.name));
+                let help = "each would get a part of the records: give one of them a `group` of its own, or use one source";
+                self.refuse_key(&["sources", &source.name], message, help);
+            }
+            seen.push((&source.name, kafka));
         }
     }
 

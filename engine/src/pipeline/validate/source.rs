@@ -13,7 +13,7 @@ use super::super::settings::{
     Source, SourceConnector, StartPosition, Until,
 };
 use super::super::text::{TextForm, check_topic};
-use super::{Validator, is_blank, to_usize};
+use super::{SqlText, Validator, is_blank, to_usize};
 use crate::types::{HIDDEN_PREFIX, Offset};
 
 /// Over-windows look this far below the newest event time; a guard against the future that is wider guards nothing.
@@ -107,20 +107,15 @@ impl Validator<'_> {
         }
     }
 
-    fn checks(&mut self, name: &str, source: &SourceFile) -> Vec<super::SqlText> {
-        // Places are those of the list in the file; entries that could not be used were reported and stay out.
-        let indices = match self.document.root.at(&["sources", name, "check"]).map(|node| &node.content) {
-            Some(super::Content::List(items)) if items.len() == source.check.len() => (0..items.len()).collect(),
-            _ => Vec::new(),
-        };
+    fn checks(&mut self, name: &str, source: &SourceFile) -> Vec<SqlText> {
+        let indices = self.indices(&["sources", name, "check"]);
         let mut checks = Vec::new();
-        for (check, index) in source.check.iter().zip(indices) {
-            let index = index.to_string();
-            let path = ["sources", name, "check", index.as_str()];
+        for (check, index) in source.check.iter().zip(&indices) {
+            let path = ["sources", name, "check", index];
             if is_blank(check) {
                 self.refuse(&path, "an empty check", "write a condition over the columns, such as amount > 0");
             }
-            checks.push(super::SqlText { sql: check.clone(), place: self.sql_place(&path) });
+            checks.push(SqlText { sql: check.clone(), place: self.sql_place(&path) });
         }
         checks
     }
@@ -151,12 +146,9 @@ impl Validator<'_> {
     }
 
     fn references(&mut self, name: &str, source: &SourceFile) {
-        let items = self.document.root.at(&["sources", name, "partitioned_by"]).map(|node| &node.content);
-        let is_as_written = matches!(items, Some(super::Content::List(items)) if items.len() == source.partitioned_by.len());
-        for (index, column) in source.partitioned_by.iter().enumerate() {
-            let index = index.to_string();
-            let path: &[&str] = &["sources", name, "partitioned_by", &index];
-            self.unknown_column(name, if is_as_written { path } else { &path[..3] }, column);
+        let indices = self.indices(&["sources", name, "partitioned_by"]);
+        for (column, index) in source.partitioned_by.iter().zip(&indices) {
+            self.unknown_column(name, &["sources", name, "partitioned_by", index], column);
         }
     }
 
@@ -228,17 +220,21 @@ impl Validator<'_> {
                 return Vec::new();
             }
             (Some(topic), None) => vec![topic.clone()],
+            (None, Some(topics)) if topics.is_empty() && self.indices(&several).is_empty() => {
+                self.refuse_key(&several, "expected at least one topic, found none", "write `topics: [name, name]`");
+                return Vec::new();
+            }
             (None, Some(topics)) => topics.clone(),
             (None, None) if self.is_unusable(&one) || self.is_unusable(&several) => return Vec::new(),
-            (None, None) => Vec::new(),
+            (None, None) => {
+                let message = format!("missing key `topic` of {}", quoted(&format!("sources.{name}")));
+                self.refuse_key(&["sources", name], message, "write `topic: name`, or `topics: [name, name]`");
+                return Vec::new();
+            }
         };
-        if topics.is_empty() {
-            let message = format!("missing key `topic` of {}", quoted(&format!("sources.{name}")));
-            self.refuse_key(&["sources", name], message, "write `topic: name`, or `topics: [name, name]`");
-        }
+        let indices = self.indices(&several);
         for (index, topic) in topics.iter().enumerate() {
-            let index_text = index.to_string();
-            let listed: &[&str] = &["sources", name, "topics", &index_text];
+            let listed: &[&str] = &["sources", name, "topics", indices.get(index).map_or("", String::as_str)];
             let path: &[&str] = if kafka.topic.is_some() { &one } else { listed };
             if let Err(help) = check_topic(topic) {
                 self.refuse(path, format!("expected the name of a topic, found {}", quoted(topic)), help);
@@ -247,15 +243,6 @@ impl Validator<'_> {
             }
         }
         topics
-    }
-
-    /// Whether something stands here that was refused for its form.
-    fn is_unusable(&self, path: &[&str]) -> bool {
-        match self.document.root.at(path).map(|node| &node.content) {
-            Some(super::Content::Scalar(scalar)) => !scalar.is_null(),
-            Some(_) => true,
-            None => false,
-        }
     }
 
     fn start(&mut self, name: &str, start: &StartFile, topics: &[String]) -> StartPosition {
