@@ -2,16 +2,14 @@
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::text::{ByteSize, ColumnSpec, Listen, TextForm, TimestampMillis};
+use super::forms::{Named, OptionText, Secret, Text};
+use super::text::{ByteSize, ColumnSpec, Listen, TimestampMillis};
 
 /// A Tidemill pipeline: sources, models, views and sinks. `${VAR}` and `${VAR:-default}` inside a value come from the
 /// environment. Relative paths start at the folder of this file.
@@ -88,6 +86,7 @@ pub(super) struct SourceFile {
 /// Where records come from.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "connector", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a handful of them in a pipeline, read once")]
 pub(super) enum SourceConnectorFile {
     /// Topics of a Kafka cluster.
     Kafka(KafkaSourceFile),
@@ -437,125 +436,6 @@ pub(super) enum DeliveryFile {
     AtLeastOnce,
     /// Nothing is lost or doubled.
     ExactlyOnce,
-}
-
-/// A secret: never shown.
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub(super) struct Secret(pub(super) String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// A value of an option: text, a number or a truth value, handed on as text.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct OptionText(pub(super) String);
-
-impl fmt::Debug for OptionText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OptionText")
-    }
-}
-
-impl JsonSchema for OptionText {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "OptionText".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "number", "boolean"] })
-    }
-}
-
-/// Entries by name, in the order of the file.
-#[derive(Debug)]
-pub(super) struct Named<T>(pub(super) Vec<(String, T)>);
-
-impl<T> Default for Named<T> {
-    fn default() -> Named<T> {
-        Named(Vec::new())
-    }
-}
-
-impl<T: Serialize> Serialize for Named<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Named<T>, D::Error> {
-        struct Entries<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
-            type Value = Named<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Named(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries(PhantomData))
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for Named<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        format!("Named_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<T>() })
-    }
-}
-
-/// A value that is written as text in a form of its own.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Text<T>(pub(super) T);
-
-impl<T: TextForm> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.print())
-    }
-}
-
-impl<'de, T: TextForm> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<T>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        T::parse(&text).map(Text).map_err(|help| D::Error::custom(format!("expected {}: {help}", T::EXPECTED)))
-    }
-}
-
-impl<T: TextForm> JsonSchema for Text<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::FORMAT.into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": T::FORMAT, "pattern": T::PATTERN })
-    }
 }
 
 fn millis(millis: u64) -> Text<Duration> {

@@ -44,7 +44,9 @@ pub(super) fn local(text: &str, folder: &Path) -> PathBuf {
             Component::ParentDir if matches!(path.components().next_back(), Some(Component::Normal(_))) => {
                 path.pop();
             }
-            Component::ParentDir | Component::Normal(_) | Component::RootDir | Component::Prefix(_) => path.push(component),
+            Component::ParentDir | Component::Normal(_) | Component::RootDir | Component::Prefix(_) => {
+                path.push(component)
+            }
         }
     }
     path

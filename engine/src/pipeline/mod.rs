@@ -5,6 +5,7 @@
 //! the types in `file`, `validate` turns it into `settings`. Each collects all problems, and each goes on with what is sound.
 
 mod file;
+mod forms;
 mod location;
 mod options;
 mod problem;
@@ -18,6 +19,8 @@ mod validate;
 mod walk;
 mod yaml;
 
+#[cfg(test)]
+mod stock_sql;
 #[cfg(test)]
 mod tests;
 

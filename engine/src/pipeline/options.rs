@@ -6,10 +6,7 @@ pub(super) fn refusal(option: &str) -> Option<&'static str> {
     let exact = OWNED.iter().find(|(names, _)| names.contains(&option));
     let by_prefix = || OWNED_PREFIXES.iter().find(|(prefix, _)| option.starts_with(prefix)).map(|(_, why)| *why);
     let callback = option.ends_with("_cb") || option == "opaque" || option == "default_topic_conf";
-    exact
-        .map(|(_, why)| *why)
-        .or_else(by_prefix)
-        .or(callback.then_some("it is for programs, not for files: remove it"))
+    exact.map(|(_, why)| *why).or_else(by_prefix).or(callback.then_some("it is for programs, not for files: remove it"))
 }
 
 const OWNED: [(&[&str], &str); 19] = [
@@ -23,7 +20,10 @@ const OWNED: [(&[&str], &str); 19] = [
     (&["ssl.certificate.location"], "write the key `ssl_certificate_location`"),
     (&["ssl.key.location"], "write the key `ssl_key_location`"),
     (&["topic.metadata.refresh.interval.ms"], "write the key `metadata_refresh`"),
-    (&["auto.offset.reset"], "where reading starts is said by `start`, and what happens to a lost position by `on_data_loss`"),
+    (
+        &["auto.offset.reset"],
+        "where reading starts is said by `start`, and what happens to a lost position by `on_data_loss`",
+    ),
     (
         &["enable.auto.commit", "auto.commit.enable", "auto.commit.interval.ms", "enable.auto.offset.store"],
         "positions belong to the checkpoint, and are never committed by the client",
@@ -31,12 +31,25 @@ const OWNED: [(&[&str], &str); 19] = [
     (&["isolation.level"], "what a source may read follows from `delivery`"),
     (&["transactional.id", "transaction.timeout.ms"], "transactions follow from `delivery`"),
     (
-        &["enable.idempotence", "enable.gapless.guarantee", "acks", "request.required.acks", "max.in.flight",
-            "max.in.flight.requests.per.connection", "delivery.report.only.error"],
+        &[
+            "enable.idempotence",
+            "enable.gapless.guarantee",
+            "acks",
+            "request.required.acks",
+            "max.in.flight",
+            "max.in.flight.requests.per.connection",
+            "delivery.report.only.error",
+        ],
         "order and acknowledgement of what is sent follow from `delivery`",
     ),
     (
-        &["partition.assignment.strategy", "group.protocol", "group.protocol.type", "group.remote.assignor", "group.instance.id"],
+        &[
+            "partition.assignment.strategy",
+            "group.protocol",
+            "group.protocol.type",
+            "group.remote.assignor",
+            "group.instance.id",
+        ],
         "how partitions move between workers is the engine's: their state moves with them",
     ),
     (&["enable.partition.eof"], "the engine needs it to know where the log ends"),
@@ -57,7 +70,9 @@ mod tests {
 
     #[test]
     fn owned_options_are_refused_with_a_reason() {
-        for option in ["group.id", "acks", "test.mock.num.brokers", "rebalance_cb", "enable.auto.commit", "plugin.library.paths"] {
+        for option in
+            ["group.id", "acks", "test.mock.num.brokers", "rebalance_cb", "enable.auto.commit", "plugin.library.paths"]
+        {
             assert!(refusal(option).is_some(), "{option}");
         }
     }

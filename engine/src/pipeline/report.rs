@@ -4,9 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::problem::Problems;
-use super::settings::{
-    Checkpoint, Delivery, Pipeline, SinkConnector, Source, SourceConnector, StartPosition, Until,
-};
+use super::settings::{Checkpoint, Delivery, Pipeline, SinkConnector, Source, SourceConnector, StartPosition, Until};
 use super::text::{ByteSize, TextForm};
 
 /// Validates a pipeline file and says what it means.
@@ -21,13 +19,20 @@ pub fn check(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<String
 fn report(pipeline: &Pipeline) -> String {
     let mut rows: Vec<(&str, &str, String)> = vec![("pipeline", &pipeline.name, String::new())];
     rows.extend(pipeline.sources.iter().map(|source| ("source", source.name.as_str(), source_text(source))));
-    rows.extend(pipeline.models.iter().map(|model| {
-        ("model", model.name.as_str(), format!("{}, threshold {}", model.uri, model.threshold))
-    }));
+    rows.extend(
+        pipeline
+            .models
+            .iter()
+            .map(|model| ("model", model.name.as_str(), format!("{}, threshold {}", model.uri, model.threshold))),
+    );
     rows.extend(pipeline.views.iter().map(|view| ("view", view.name.as_str(), view.query.place.to_string())));
     rows.extend(pipeline.sinks.iter().map(|sink| ("sink", sink.name.as_str(), output_text(&sink.connector))));
     let dead_letter = pipeline.dead_letter.as_ref().map(|one| output_text(&one.connector));
-    rows.push(("dead letter", "", dead_letter.unwrap_or_else(|| "none: a rejected record stops the pipeline".to_string())));
+    rows.push((
+        "dead letter",
+        "",
+        dead_letter.unwrap_or_else(|| "none: a rejected record stops the pipeline".to_string()),
+    ));
     rows.push(("checkpoint", "", checkpoint_text(pipeline.checkpoint.as_ref())));
     let delivery = match pipeline.delivery {
         Delivery::AtLeastOnce => "at least once",
@@ -65,7 +70,8 @@ fn source_text(source: &Source) -> String {
         SourceConnector::Files(files) => format!("files {}", files.path),
         SourceConnector::Generator(generator) => format!("generator with seed {}", generator.seed),
     };
-    let event_time = source.event_time.as_ref().map_or_else(|| "no event time".to_string(), |name| format!("event time {name}"));
+    let event_time =
+        source.event_time.as_ref().map_or_else(|| "no event time".to_string(), |name| format!("event time {name}"));
     let (columns, checks) = (source.columns.len() + source.metadata.len(), source.checks.len());
     format!("{from}; {}, {}, {event_time}", count(columns, "column"), count(checks, "check"))
 }

@@ -28,7 +28,15 @@ mod tests {
 
     #[test]
     fn keys_of_secrets_are_known_also_when_misspelt() {
-        for key in ["sasl_password", "sasl_pasword", "SASL.PASSWORD", "ssl.key.pem", "sasl_passwrod", "KAFKA_PASSWORD", "sasl.jaas.config"] {
+        for key in [
+            "sasl_password",
+            "sasl_pasword",
+            "SASL.PASSWORD",
+            "ssl.key.pem",
+            "sasl_passwrod",
+            "KAFKA_PASSWORD",
+            "sasl.jaas.config",
+        ] {
             assert!(is_secret_key(key), "{key}");
         }
         for key in ["topic", "sasl_username", "sasl_mechanism", "security_protocol", "key", "ssl_key_location"] {

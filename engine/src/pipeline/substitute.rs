@@ -28,7 +28,12 @@ const FORMS: &str = "write ${VAR} or ${VAR:-default}, and $${ for the characters
 
 /// Puts in the variables of one scalar; all that are wrong are reported.
 pub(super) fn substitute(raw: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Substituted, Vec<BadVariable>> {
-    let mut out = Substituted { text: String::with_capacity(raw.len()), is_substituted: false, is_secret: false, has_own_text: false };
+    let mut out = Substituted {
+        text: String::with_capacity(raw.len()),
+        is_substituted: false,
+        is_secret: false,
+        has_own_text: false,
+    };
     let mut bad = Vec::new();
     let mut rest = raw;
     while let Some(start) = rest.find("${") {
@@ -43,7 +48,11 @@ pub(super) fn substitute(raw: &str, env: &dyn Fn(&str) -> Option<String>) -> Res
         out.text.push_str(before);
         out.has_own_text |= !before.is_empty();
         let Some(end) = rest[start..].find('}') else {
-            bad.push(BadVariable { written: rest[start..].to_string(), message: "`${` without its `}`".to_string(), help: FORMS });
+            bad.push(BadVariable {
+                written: rest[start..].to_string(),
+                message: "`${` without its `}`".to_string(),
+                help: FORMS,
+            });
             return Err(bad);
         };
         let inner = &rest[start + 2..start + end];

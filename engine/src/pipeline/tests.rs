@@ -125,7 +125,10 @@ fn the_fraud_pipeline_says_what_it_is_documented_to_say() {
     assert_eq!((kafka.topics.as_slice(), kafka.group.as_str()), (["payments".to_string()].as_slice(), "fraud"));
     assert_eq!(kafka.start, StartPosition::Earliest);
     let names: Vec<&str> = source.columns.iter().map(|column| column.name.as_str()).collect();
-    assert_eq!(names, ["transaction_id", "user_id", "amount", "currency", "merchant", "timestamp", "location", "is_fraud"]);
+    assert_eq!(
+        names,
+        ["transaction_id", "user_id", "amount", "currency", "merchant", "timestamp", "location", "is_fraud"]
+    );
     assert_eq!(source.columns[5].column_type, ColumnType::Timestamp);
     let SinkConnector::Kafka(alerts) = &pipeline.sinks[0].connector else { panic!("a kafka sink") };
     assert_eq!(alerts.connection.bootstrap_servers, "localhost:9092");
@@ -137,7 +140,13 @@ fn the_fraud_pipeline_says_what_it_is_documented_to_say() {
 fn no_feature_is_made_of_the_label() {
     let pipeline = Pipeline::load(&folder("pipelines/fraud.yaml"), &no_env).unwrap();
     let code = |view: usize| -> String {
-        pipeline.views[view].query.sql.lines().map(|line| line.split("--").next().unwrap()).collect::<Vec<_>>().join("\n")
+        pipeline.views[view]
+            .query
+            .sql
+            .lines()
+            .map(|line| line.split("--").next().unwrap())
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     // Once, to carry it along; never inside an expression or as an argument of the score.
     assert_eq!(code(0).matches("is_fraud").count(), 1);
@@ -149,7 +158,9 @@ fn no_feature_is_made_of_the_label() {
 fn sql_has_the_place_where_it_begins() {
     let pipeline = Pipeline::load(&folder("tests/pipelines/valid_everything.yaml"), &test_env).unwrap();
     let text = std::fs::read_to_string(folder("tests/pipelines/valid_everything.yaml")).unwrap();
-    let at = |place: &Place| -> String { text.lines().nth(place.line - 1).unwrap().chars().skip(place.column - 1).collect() };
+    let at = |place: &Place| -> String {
+        text.lines().nth(place.line - 1).unwrap().chars().skip(place.column - 1).collect()
+    };
     for sql in pipeline.sinks.iter().map(|sink| &sink.select).chain(&pipeline.sources[0].checks) {
         if sql.place.file.extension().is_some_and(|extension| extension == "yaml") {
             let first: String = sql.sql.trim().chars().take(8).collect();
@@ -222,7 +233,8 @@ impl Reference {
             Some(Value::Number(number)) => number.to_string(),
             _ => return,
         };
-        let is_same = default == scalar.text || default.parse::<f64>().ok().is_some_and(|x| scalar.text.parse() == Ok(x));
+        let is_same =
+            default == scalar.text || default.parse::<f64>().ok().is_some_and(|x| scalar.text.parse() == Ok(x));
         if !is_same {
             self.wrong.push(format!("{path}: the file shows `{}`, the code says `{default}`", scalar.text));
         }
@@ -243,7 +255,8 @@ fn the_reference_file_shows_every_key_at_its_default() {
     assert!(reference.known.len() > 80, "{:?}", reference.known);
     assert_eq!(reference.wrong, Vec::<String>::new());
     // What excludes each other cannot stand in one file: the alternative stands in a comment.
-    let comments: String = text.lines().filter_map(|line| line.split_once('#')).map(|(_, comment)| format!("{comment}\n")).collect();
+    let comments: String =
+        text.lines().filter_map(|line| line.split_once('#')).map(|(_, comment)| format!("{comment}\n")).collect();
     let missing: Vec<&String> = reference.known.difference(&reference.written).collect();
     let alternatives: BTreeMap<&str, bool> = missing
         .iter()
@@ -265,21 +278,21 @@ fn the_reference_file_shows_every_key_at_its_default() {
 #[test]
 fn what_the_check_accepts_is_what_the_schema_accepts_of_keys_and_defaults() {
     // Each default, put where it stands for, is accepted: types, schema and walk agree.
-    fn defaults(root: &Value, schema: &Value, found: &mut Vec<(Value, Value)>) {
+    fn defaults(schema: &Value, found: &mut Vec<(Value, Value)>) {
         match schema {
             Value::Object(object) => {
                 if let Some(default) = object.get("default") {
                     found.push((schema.clone(), default.clone()));
                 }
-                object.values().for_each(|value| defaults(root, value, found));
+                object.values().for_each(|value| defaults(value, found));
             }
-            Value::Array(items) => items.iter().for_each(|value| defaults(root, value, found)),
+            Value::Array(items) => items.iter().for_each(|value| defaults(value, found)),
             _ => {}
         }
     }
     let root = json_schema();
     let mut found = Vec::new();
-    defaults(&root, &root, &mut found);
+    defaults(&root, &mut found);
     assert!(found.len() > 30);
     for (schema, default) in found {
         let mut schema = schema;

@@ -54,7 +54,7 @@ impl TextForm for Duration {
         let millis = self.as_millis();
         for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
             // 60s reads better than 1m, and 1m better than 60000ms.
-            if millis >= size && millis % size == 0 && (unit != "m" || millis > 60_000) {
+            if millis >= size && millis.is_multiple_of(size) && (unit != "m" || millis > 60_000) {
                 return format!("{}{unit}", millis / size);
             }
         }
@@ -151,7 +151,8 @@ impl TextForm for ColumnSpec {
                 Err(help) => Err(help),
             };
         }
-        let (name, is_nullable) = match text.strip_suffix("null").map(str::trim_end).and_then(|t| t.strip_suffix("not")) {
+        let (name, is_nullable) = match text.strip_suffix("null").map(str::trim_end).and_then(|t| t.strip_suffix("not"))
+        {
             Some(name) if name.ends_with(' ') => (name.trim_end(), false),
             _ => (text, true),
         };
@@ -167,16 +168,22 @@ impl TextForm for ColumnSpec {
     fn print(&self) -> String {
         let name = match self.column_type {
             ColumnType::Decimal(precision, scale) => format!("decimal({precision}, {scale})"),
-            other => TYPES.iter().find(|(_, known)| *known == other).map_or_else(String::new, |(name, _)| (*name).to_string()),
+            other => TYPES
+                .iter()
+                .find(|(_, known)| *known == other)
+                .map_or_else(String::new, |(name, _)| (*name).to_string()),
         };
         if self.is_nullable { name } else { format!("{name} not null") }
     }
 }
 
 fn decimal(arguments: &str) -> Result<ColumnType, String> {
-    let wrong = || "write decimal(precision, scale), with a precision of 1 to 38 and a scale of 0 to the precision".to_string();
+    let wrong =
+        || "write decimal(precision, scale), with a precision of 1 to 38 and a scale of 0 to the precision".to_string();
     if arguments.starts_with('(') && !arguments.contains(')') {
-        return Err("inside `{ }` the comma of a decimal ends the value: put it in quotes, \"decimal(10, 2)\"".to_string());
+        return Err(
+            "inside `{ }` the comma of a decimal ends the value: put it in quotes, \"decimal(10, 2)\"".to_string()
+        );
     }
     let inner = arguments.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).ok_or_else(wrong)?;
     let (precision, scale) = inner.split_once(',').ok_or_else(wrong)?;
@@ -229,7 +236,9 @@ pub(super) fn check_name(name: &str, kind: NameKind) -> Result<(), &'static str>
     };
     match kind {
         _ if is_ok && !name.is_empty() && name.len() <= 100 => Ok(()),
-        NameKind::Table => Err("a name in SQL: at most 100 lower-case letters, digits and `_`, not beginning with a digit"),
+        NameKind::Table => {
+            Err("a name in SQL: at most 100 lower-case letters, digits and `_`, not beginning with a digit")
+        }
         NameKind::Own => Err("at most 100 letters, digits, `-` and `_`, beginning with a letter or digit"),
     }
 }

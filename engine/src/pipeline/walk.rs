@@ -62,7 +62,9 @@ impl<'a> Walker<'a> {
                 }
                 let help = match (is_nullable, default) {
                     (true, _) => "write a value, or `null`, or remove the key".to_string(),
-                    (false, Some(Value::String(default))) => format!("remove the key for its default, {}", quoted(default)),
+                    (false, Some(Value::String(default))) => {
+                        format!("remove the key for its default, {}", quoted(default))
+                    }
                     (false, Some(_)) => "write a value, or remove the key for its default".to_string(),
                     (false, None) => "write a value".to_string(),
                 };
@@ -151,7 +153,10 @@ impl<'a> Walker<'a> {
         let others: Vec<&str> = variants.iter().filter(has_key).filter_map(tag).map(|(_, word)| word).collect();
         let (message, help) = if others.is_empty() {
             let keys: Vec<&str> = properties.keys().map(String::as_str).collect();
-            (format!("unknown key {} {}", quoted(&entry.key), self.owner()), choices_help(&entry.key, "valid keys", &keys))
+            (
+                format!("unknown key {} {}", quoted(&entry.key), self.owner()),
+                choices_help(&entry.key, "valid keys", &keys),
+            )
         } else {
             let message = format!("the key {} {} is not one of this connector", quoted(&entry.key), self.owner());
             (message, format!("remove it; it belongs to: {}", list(others)))
@@ -232,8 +237,12 @@ impl<'a> Walker<'a> {
     /// The variant whose one key stands here.
     fn keyed(&mut self, variants: &'a [Value], entries: &[Entry], spot: Spot) -> Option<Value> {
         let keyed = |key: &str| variants.iter().find_map(|variant| variant.get("properties")?.get(key));
-        let keys: Vec<&str> =
-            variants.iter().filter_map(|variant| variant.get("properties")?.as_object()).flat_map(Map::keys).map(String::as_str).collect();
+        let keys: Vec<&str> = variants
+            .iter()
+            .filter_map(|variant| variant.get("properties")?.as_object())
+            .flat_map(Map::keys)
+            .map(String::as_str)
+            .collect();
         for entry in entries.iter().filter(|entry| keyed(&entry.key).is_none()) {
             let message = format!("unknown key {} {}", quoted(&entry.key), self.owner());
             self.refuse(entry.key_spot, message, choices_help(&entry.key, "valid keys", &keys));

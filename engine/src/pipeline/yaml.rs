@@ -137,7 +137,11 @@ pub(super) struct SourceText {
 impl SourceText {
     fn new(file: &Path, text: &str) -> SourceText {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n").replace('\r', "\n");
-        SourceText { file: file.to_path_buf(), lines: text.split('\n').map(String::from).collect(), hidden: BTreeSet::new() }
+        SourceText {
+            file: file.to_path_buf(),
+            lines: text.split('\n').map(String::from).collect(),
+            hidden: BTreeSet::new(),
+        }
     }
 
     /// A place in this file.
@@ -175,7 +179,8 @@ pub(super) struct Document {
 /// Parses a file. The tree is there unless the file is not YAML at all; problems may be there in both cases.
 pub(super) fn parse(file: &Path, text: &str, env: &dyn Fn(&str) -> Option<String>) -> (Option<Document>, Vec<Problem>) {
     let mut source = SourceText::new(file, text);
-    let mut builder = Builder { env, source: &source, findings: Vec::new(), hidden: BTreeSet::new(), stack: Vec::new(), root: None };
+    let mut builder =
+        Builder { env, source: &source, findings: Vec::new(), hidden: BTreeSet::new(), stack: Vec::new(), root: None };
     let mut parser = Parser::new_from_str(text);
     let mut is_broken = false;
     while let Some(next) = parser.next_event() {
@@ -196,7 +201,11 @@ pub(super) fn parse(file: &Path, text: &str, env: &dyn Fn(&str) -> Option<String
     }
     let Builder { mut findings, hidden, root, .. } = builder;
     if root.is_none() && !is_broken {
-        findings.push(Finding::new(Spot::START, "the file is empty", "a pipeline needs `pipeline`, `sources` and `sinks`".to_string()));
+        findings.push(Finding::new(
+            Spot::START,
+            "the file is empty",
+            "a pipeline needs `pipeline`, `sources` and `sinks`".to_string(),
+        ));
     }
     source.hidden = hidden;
     let problems = findings.into_iter().map(|finding| source.problem(finding)).collect();
@@ -224,12 +233,20 @@ impl Builder<'_> {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
             Event::DocumentStart(_) => {
                 if self.root.is_some() {
-                    self.refuse(spot, "a second document begins here", "a pipeline file holds one pipeline: put this into a file of its own");
+                    self.refuse(
+                        spot,
+                        "a second document begins here",
+                        "a pipeline file holds one pipeline: put this into a file of its own",
+                    );
                     return false;
                 }
             }
             Event::Alias(_) => {
-                self.refuse(spot, "an alias `*...` stands here", "anchors and aliases are not supported: write the value out");
+                self.refuse(
+                    spot,
+                    "an alias `*...` stands here",
+                    "anchors and aliases are not supported: write the value out",
+                );
                 self.accept(Node { spot, content: Content::Unusable });
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -248,7 +265,9 @@ impl Builder<'_> {
             }
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
                 Some(Frame::List { spot, items, .. }) => self.accept(Node { spot, content: Content::List(items) }),
-                Some(Frame::Mapping { spot, entries, .. }) => self.accept(Node { spot, content: Content::Mapping(entries) }),
+                Some(Frame::Mapping { spot, entries, .. }) => {
+                    self.accept(Node { spot, content: Content::Mapping(entries) })
+                }
                 None => {}
             },
         }
@@ -265,10 +284,18 @@ impl Builder<'_> {
 
     fn refuse_decoration(&mut self, spot: Spot, anchor: usize, has_tag: bool) {
         if anchor != 0 {
-            self.refuse(spot, "an anchor `&...` stands here", "anchors and aliases are not supported: write the value out");
+            self.refuse(
+                spot,
+                "an anchor `&...` stands here",
+                "anchors and aliases are not supported: write the value out",
+            );
         }
         if has_tag {
-            self.refuse(spot, "a tag `!...` stands here", "tags are not supported: the pipeline file knows the type of each key");
+            self.refuse(
+                spot,
+                "a tag `!...` stands here",
+                "tags are not supported: the pipeline file knows the type of each key",
+            );
         }
     }
 
@@ -276,7 +303,9 @@ impl Builder<'_> {
     fn is_below_secret(&self) -> bool {
         match self.stack.last() {
             Some(Frame::List { is_secret, .. }) => *is_secret,
-            Some(Frame::Mapping { key, is_secret, .. }) => *is_secret || key.as_ref().is_some_and(|(key, _)| is_secret_key(key)),
+            Some(Frame::Mapping { key, is_secret, .. }) => {
+                *is_secret || key.as_ref().is_some_and(|(key, _)| is_secret_key(key))
+            }
             None => false,
         }
     }
@@ -370,9 +399,15 @@ impl Builder<'_> {
         let (message, help) = if name.is_empty() {
             ("expected a key, found something that is not text".to_string(), "write `key: value`".to_string())
         } else if let Some(first) = first {
-            (format!("the key {} stands twice", quoted(name)), format!("it stands at line {} already: remove one", first.line))
+            (
+                format!("the key {} stands twice", quoted(name)),
+                format!("it stands at line {} already: remove one", first.line),
+            )
         } else if name.contains("${") {
-            (format!("a variable in the key {}", quoted(name)), "variables are put into values, never into keys".to_string())
+            (
+                format!("a variable in the key {}", quoted(name)),
+                "variables are put into values, never into keys".to_string(),
+            )
         } else {
             return;
         };

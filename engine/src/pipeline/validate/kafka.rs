@@ -1,7 +1,8 @@
 //! Connections to Kafka: brokers, login and encryption that fit together, options that the engine leaves to the user, and
 //! what an output takes over from the pipeline's source.
 
-use super::super::file::{Named, OptionText, SaslMechanismFile, SecurityFile, SecurityProtocolFile};
+use super::super::file::{SaslMechanismFile, SecurityFile, SecurityProtocolFile};
+use super::super::forms::{Named, OptionText};
 use super::super::options;
 use super::super::problem::quoted;
 use super::super::secret::is_secret_key;
@@ -150,7 +151,11 @@ impl Validator<'_> {
                 self.refuse_key(&at(key), format!("the key `{key}` without a `sasl_` protocol"), help);
             } else if wants_sasl && !is_set && !self.is_written(&at(key)) {
                 let message = format!("missing key `{key}` of {}", quoted(&path.join(".")));
-                self.refuse(&at("security_protocol"), message, "a `sasl_` protocol needs mechanism, username and password");
+                self.refuse(
+                    &at("security_protocol"),
+                    message,
+                    "a `sasl_` protocol needs mechanism, username and password",
+                );
             }
         }
         let ssl: [(&'static str, bool); 3] = [
@@ -168,7 +173,11 @@ impl Validator<'_> {
             [(ssl[1].0, ssl[1].1, ssl[2].0, ssl[2].1), (ssl[2].0, ssl[2].1, ssl[1].0, ssl[1].1)]
         {
             if is_set && !has_other && !self.is_written(&at(other)) {
-                self.refuse_key(&at(key), format!("the key `{key}` without `{other}`"), "a certificate and its key go together");
+                self.refuse_key(
+                    &at(key),
+                    format!("the key `{key}` without `{other}`"),
+                    "a certificate and its key go together",
+                );
             }
         }
     }

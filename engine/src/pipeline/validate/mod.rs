@@ -8,7 +8,8 @@ mod source;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{CheckpointFile, DeliveryFile, ModelFile, Named, PipelineFile, Text};
+use super::file::{CheckpointFile, DeliveryFile, ModelFile, PipelineFile};
+use super::forms::{Named, Text};
 use super::location;
 use super::problem::{Problem, quoted};
 use super::settings::{Checkpoint, Delivery, Model, Pipeline, Place, RunSettings, SqlText, View};
@@ -40,7 +41,8 @@ impl Validator<'_> {
         if let Err(help) = check_name(&file.pipeline, NameKind::Own) {
             self.refuse(&["pipeline"], format!("{} cannot name a pipeline", quoted(&file.pipeline)), help);
         }
-        let sources = file.sources.0.iter().map(|(name, source)| self.source(name, source, &file.pipeline)).collect::<Vec<_>>();
+        let sources =
+            file.sources.0.iter().map(|(name, source)| self.source(name, source, &file.pipeline)).collect::<Vec<_>>();
         let inherited = Inherited::from_sources(&sources, self.document);
         let pipeline = Pipeline {
             name: file.pipeline.clone(),
@@ -115,7 +117,9 @@ impl Validator<'_> {
 
     /// Where the usable texts of a list stand in it: others were refused for their form, and are not in the settings.
     fn indices(&self, path: &[&str]) -> Vec<String> {
-        let Some(Content::List(items)) = self.document.root.at(path).map(|node| &node.content) else { return Vec::new() };
+        let Some(Content::List(items)) = self.document.root.at(path).map(|node| &node.content) else {
+            return Vec::new();
+        };
         let is_usable = |node: &Node| match &node.content {
             Content::Scalar(scalar) => !scalar.is_null() && !scalar.text.trim().is_empty(),
             Content::List(_) | Content::Mapping(_) | Content::Unusable => false,
@@ -143,7 +147,8 @@ impl Validator<'_> {
 
     fn duration(&mut self, path: &[&str], value: Text<Duration>, min: Duration, max: Duration) -> Duration {
         if !(min..=max).contains(&value.0) {
-            let message = format!("expected a duration from {} to {}, found `{}`", min.print(), max.print(), value.0.print());
+            let message =
+                format!("expected a duration from {} to {}, found `{}`", min.print(), max.print(), value.0.print());
             self.refuse(path, message, "choose one in between");
         }
         value.0
@@ -170,7 +175,8 @@ impl Validator<'_> {
         let sql = match std::fs::read_to_string(&whole) {
             Ok(sql) => sql,
             Err(error) => {
-                let message = format!("cannot read the SQL file {}: {}", quoted(&shown.to_string_lossy()), reason(&error));
+                let message =
+                    format!("cannot read the SQL file {}: {}", quoted(&shown.to_string_lossy()), reason(&error));
                 let help = match error.kind() {
                     std::io::ErrorKind::NotFound => "paths start at the folder of this file",
                     std::io::ErrorKind::InvalidData => "save it as UTF-8",
@@ -181,7 +187,11 @@ impl Validator<'_> {
             }
         };
         if is_blank(&sql) {
-            self.refuse(path, format!("the SQL file {} is empty", quoted(&shown.to_string_lossy())), "write a SELECT into it");
+            self.refuse(
+                path,
+                format!("the SQL file {} is empty", quoted(&shown.to_string_lossy())),
+                "write a SELECT into it",
+            );
         }
         SqlText { sql, place }
     }
@@ -229,7 +239,12 @@ impl Validator<'_> {
         let interval = &["checkpoint", "interval"];
         Checkpoint {
             path: self.location(&["checkpoint", "path"], &checkpoint.path),
-            interval: self.duration(interval, checkpoint.interval, Duration::from_millis(10), Duration::from_secs(3600)),
+            interval: self.duration(
+                interval,
+                checkpoint.interval,
+                Duration::from_millis(10),
+                Duration::from_secs(3600),
+            ),
             retain: to_usize(checkpoint.retain),
         }
     }
@@ -256,7 +271,11 @@ impl Validator<'_> {
             for name in self.names(&[section]) {
                 if let Some((_, other)) = taken.iter().find(|(known, _)| *known == name) {
                     let message = format!("the {kind} {} has the name of a {other}", quoted(&name));
-                    self.refuse_key(&[section, &name], message, "sources, views and sinks have names of their own: rename one");
+                    self.refuse_key(
+                        &[section, &name],
+                        message,
+                        "sources, views and sinks have names of their own: rename one",
+                    );
                 }
                 taken.push((name, kind));
             }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::super::file::{DeadLetterFile, OutputConnectionFile, ParquetSinkFile, SinkConnectorFile, SinkFile};
 use super::super::problem::quoted;
 use super::super::settings::{
-    DeadLetter, Delivery, KafkaConnection, KafkaSink, KafkaSource, ParquetSink, Pipeline, Sink, SinkConnector, SourceConnector,
+    DeadLetter, Delivery, KafkaConnection, KafkaSink, KafkaSource, ParquetSink, Pipeline, Sink, SinkConnector,
+    SourceConnector,
 };
 use super::super::text::{NameKind, TextForm, check_name, check_topic};
 use super::kafka::Inherited;
@@ -21,7 +22,10 @@ impl Validator<'_> {
         let connector = match &sink.connector {
             SinkConnectorFile::Kafka(kafka) => {
                 let key = kafka.key.clone();
-                SinkConnector::Kafka(KafkaSink { key, ..self.topic_output(&path, &kafka.topic, &kafka.connection, inherited) })
+                SinkConnector::Kafka(KafkaSink {
+                    key,
+                    ..self.topic_output(&path, &kafka.topic, &kafka.connection, inherited)
+                })
             }
             SinkConnectorFile::Parquet(parquet) => SinkConnector::Parquet(self.parquet(&path, parquet)),
             SinkConnectorFile::Console(_) => SinkConnector::Console,
@@ -40,7 +44,13 @@ impl Validator<'_> {
         DeadLetter { connector }
     }
 
-    fn topic_output(&mut self, path: &[&str], topic: &str, connection: &OutputConnectionFile, inherited: &Inherited) -> KafkaSink {
+    fn topic_output(
+        &mut self,
+        path: &[&str],
+        topic: &str,
+        connection: &OutputConnectionFile,
+        inherited: &Inherited,
+    ) -> KafkaSink {
         if let Err(help) = check_topic(topic) {
             let message = format!("expected the name of a topic, found {}", quoted(topic));
             self.refuse(&[path, &["topic"]].concat(), message, help);
@@ -61,7 +71,12 @@ impl Validator<'_> {
             path: self.location(&at("path"), &parquet.path),
             max_rows: to_usize(parquet.max_rows),
             max_bytes: to_usize(bytes.0),
-            max_age: self.duration(&at("max_age"), parquet.max_age, Duration::from_millis(100), Duration::from_secs(86_400)),
+            max_age: self.duration(
+                &at("max_age"),
+                parquet.max_age,
+                Duration::from_millis(100),
+                Duration::from_secs(86_400),
+            ),
         }
     }
 
@@ -76,8 +91,10 @@ impl Validator<'_> {
                     && other.topics.iter().any(|topic| kafka.topics.contains(topic))
             };
             if let Some((other, _)) = seen.iter().find(is_shared) {
-                let message = format!("the sources {} and {} read one topic in one group", quoted(other), quoted(&source.name));
-                let help = "each would get a part of the records: give one of them a `group` of its own, or use one source";
+                let message =
+                    format!("the sources {} and {} read one topic in one group", quoted(other), quoted(&source.name));
+                let help =
+                    "each would get a part of the records: give one of them a `group` of its own, or use one source";
                 self.refuse_key(&["sources", &source.name], message, help);
             }
             seen.push((&source.name, kafka));
@@ -127,11 +144,16 @@ impl Validator<'_> {
                 continue;
             }
             let owner = path[..path.len() - 1].join(".");
-            let is_within = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            let is_within =
+                |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
             let taken = used.iter().find(|(other, _)| is_within(folder, other) || is_within(other, folder));
             if let Some((_, other)) = taken {
                 let message = format!("the folder {} lies in or around that of {}", quoted(folder), quoted(other));
-                self.refuse(&path, message, "checkpoint, Parquet sinks and dead letter need folders apart from each other");
+                self.refuse(
+                    &path,
+                    message,
+                    "checkpoint, Parquet sinks and dead letter need folders apart from each other",
+                );
             }
             used.push((folder, owner));
         }
@@ -144,7 +166,11 @@ impl Validator<'_> {
         }
         let path = ["delivery"];
         if !self.is_written(&["checkpoint"]) {
-            self.refuse(&path, "`exactly_once` without `checkpoint`", "add `checkpoint: { path: ... }`, or use `at_least_once`");
+            self.refuse(
+                &path,
+                "`exactly_once` without `checkpoint`",
+                "add `checkpoint: { path: ... }`, or use `at_least_once`",
+            );
         }
         let outputs = pipeline.sinks.iter().map(|sink| (format!("sinks.{}", sink.name), &sink.connector));
         let dead_letter = pipeline.dead_letter.iter().map(|one| ("dead_letter".to_string(), &one.connector));

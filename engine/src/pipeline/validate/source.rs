@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::file::{
-    DataLossFile, FileFormatFile, KafkaSourceFile, MetadataFile, RecordFormatFile, SourceConnectorFile, SourceFile, StartFile,
-    UntilFile,
+    DataLossFile, FileFormatFile, KafkaSourceFile, MetadataFile, RecordFormatFile, SourceConnectorFile, SourceFile,
+    StartFile, UntilFile,
 };
 use super::super::problem::{choices_help, quoted};
 use super::super::settings::{
-    Column, ColumnType, DataLossPolicy, FileFormat, FilesSource, GeneratorSource, KafkaSource, MetadataColumn, MetadataKind,
-    Source, SourceConnector, StartPosition, Until,
+    Column, ColumnType, DataLossPolicy, FileFormat, FilesSource, GeneratorSource, KafkaSource, MetadataColumn,
+    MetadataKind, Source, SourceConnector, StartPosition, Until,
 };
 use super::super::text::{TextForm, check_topic};
 use super::{SqlText, Validator, is_blank, to_usize};
@@ -136,7 +136,8 @@ impl Validator<'_> {
         };
         let is_time = matches!(spec.0.column_type, ColumnType::Timestamp | ColumnType::Epoch(_));
         if !is_time {
-            let message = format!("the event time {} is a column of type {}", quoted(event_time), quoted(&spec.0.print()));
+            let message =
+                format!("the event time {} is a column of type {}", quoted(event_time), quoted(&spec.0.print()));
             self.refuse(&path, message, "expected a column of type `timestamp`, `epoch_s`, `epoch_ms` or `epoch_us`");
         } else if spec.0.is_nullable {
             let message = format!("the event time {} may be null", quoted(event_time));
@@ -254,7 +255,12 @@ impl Validator<'_> {
         }
     }
 
-    fn start_offsets(&mut self, name: &str, offsets: &BTreeMap<String, u64>, topics: &[String]) -> BTreeMap<(String, i32), Offset> {
+    fn start_offsets(
+        &mut self,
+        name: &str,
+        offsets: &BTreeMap<String, u64>,
+        topics: &[String],
+    ) -> BTreeMap<(String, i32), Offset> {
         let mut positions = BTreeMap::new();
         for (key, offset) in offsets {
             let path = ["sources", name, "start", "offsets", key];
