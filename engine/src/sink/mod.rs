@@ -5,6 +5,11 @@
 //! What a sink owes: rows of one state unit keep their order; [`Prepared`] is given only when everything up to the reported
 //! positions is acknowledged or stored; nothing becomes visible of files before the manifest that names them.
 
+pub mod console;
+mod json_rows;
+pub mod kafka;
+pub mod recorded;
+
 use arrow::array::RecordBatch;
 
 use crate::error::Result;
@@ -45,6 +50,15 @@ pub struct PrepareRequest {
     pub upto: Vec<(Assignment, Offset, StateUnit)>,
     /// Units whose buffers must go out now, full or not: those that are revoked, or all at a stop.
     pub close: Vec<Assignment>,
+}
+
+impl PrepareRequest {
+    /// The answer of a sink that writes no files and has everything out.
+    #[must_use]
+    pub fn without_files(self) -> Vec<PreparedUnit> {
+        let prepared = |(assignment, position, _)| PreparedUnit { assignment, position, files: Vec::new() };
+        self.upto.into_iter().map(prepared).collect()
+    }
 }
 
 /// Where rows go.

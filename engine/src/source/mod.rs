@@ -9,6 +9,8 @@
 
 pub mod files;
 pub mod generator;
+pub mod kafka;
+pub mod scripted;
 
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ pub enum StartAt {
     Stored(Offset),
     /// As the source's settings say: no position is stored.
     Configured,
+    /// At the beginning: no position is stored, but the topic's other partitions have one, so this one was found while running.
+    Beginning,
 }
 
 /// How far a partition has come, for lag and status.
