@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod error;
 pub mod pipeline;
+pub mod plan;
 pub mod sink;
 pub mod source;
 pub mod types;
