@@ -1,5 +1,6 @@
 //! Tidemill: SQL feature queries and a machine-learned score over Kafka.
 
+pub mod checkpoint;
 pub mod decode;
 pub mod error;
 pub mod pipeline;
