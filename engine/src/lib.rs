@@ -1,5 +1,6 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod checkpoint;
 pub mod decode;
 pub mod error;
 pub mod pipeline;
