@@ -9,11 +9,11 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
-    SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    SetOperator, SetQuantifier, Spanned, TableFactor, Value, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
-use super::problem::{Refusal, choices, known};
+use super::problem::{Refusal, choices, in_order_of_text, known, plainly};
 use super::{Functions, is_hidden};
 
 /// What an accepted text refers to.
@@ -48,7 +48,7 @@ pub(super) fn accept(
     match query.visit(&mut walk) {
         ControlFlow::Continue(()) | ControlFlow::Break(()) => {}
     }
-    if walk.refusals.is_empty() { Ok(walk.accepted) } else { Err(walk.refusals) }
+    if walk.refusals.is_empty() { Ok(walk.accepted) } else { Err(in_order_of_text(walk.refusals)) }
 }
 
 /// The columns of a view or a sink need names that can be written: those of the outermost SELECT.
@@ -372,26 +372,28 @@ impl Visitor for Walk<'_> {
                 self.refuses_next_query = true;
             }
             Expr::Function(function) => self.function(function),
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
+                let clause = format!("`{}`", value.value);
+                self.refuse(value.span, &clause, "nobody gives it a value", "write the value, or ${VARIABLE} in the pipeline file");
+            }
             _ => {}
         }
         ControlFlow::Continue(())
     }
 }
 
-/// Where a parser's message says that it stopped.
-pub(super) fn parse_failure(message: &str) -> Refusal {
+/// Where a parser's message says that it stopped; `end` when it wanted more.
+pub(super) fn parse_failure(message: &str, end: Span) -> Refusal {
     let (text, place) = message.split_once(" at Line: ").unwrap_or((message, ""));
     let numbers: Vec<u64> = place.split(", Column: ").filter_map(|number| number.trim().parse().ok()).collect();
-    let mut reason = text.trim_start_matches("sql parser error: ").replace("Expected: ", "expected ").replace("found: ", "found ");
-    if let Some(first) = reason.get(..1).map(str::to_lowercase) {
-        reason.replace_range(..1, &first);
-    }
-    let refusal = Refusal::new("SQL", reason, "a view or `select` is one SELECT in DataFusion's SQL");
+    let text = text.trim_start_matches("sql parser error: ").replace("found: EOF", "found its end");
+    let text = text.replace("Expected: ", "expected ").replace("found: ", "found ");
+    let refusal = Refusal::new("SQL", plainly(&text), "it has to be one SELECT, or one condition in a check");
     match numbers.as_slice() {
         [line, column] => {
             let location = Location { line: *line, column: *column };
             refusal.at(Span::new(location, location))
         }
-        _ => refusal,
+        _ => refusal.at(Span::new(end.end, end.end)),
     }
 }

@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 use super::accept::{Accepted, accept, accept_names, parse_failure};
-use super::problem::{Refusal, choices};
+use super::problem::{Refusal, choices, in_order_of_text, plainly};
 use super::session::{Call, CallArgument, block_on};
 use super::table::SlotTable;
 use super::Functions;
@@ -81,10 +81,10 @@ impl<'a> Analysis<'a> {
         let mut refusals = accept_names(&query);
         match accepted {
             Ok(accepted) if refusals.is_empty() => self.analyse(query, accepted),
-            Ok(_) => Err(refusals),
+            Ok(_) => Err(in_order_of_text(refusals)),
             Err(others) => {
                 refusals.extend(others);
-                Err(refusals)
+                Err(in_order_of_text(refusals))
             }
         }
     }
@@ -93,7 +93,7 @@ impl<'a> Analysis<'a> {
     pub(super) fn condition(&self, table: &str, sql: &str) -> Result<LogicalPlan, Refusals> {
         let tokens = tokens(sql)?;
         let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens.clone());
-        let condition = parser.parse_expr().map_err(|error| vec![parse_failure(&error.to_string())])?;
+        let condition = parser.parse_expr().map_err(|error| vec![parse_failure(&error.to_string(), end_of(&tokens))])?;
         let rest = parser.peek_token();
         if rest.token != Token::EOF {
             let clause = format!("`{}`", rest.token);
@@ -193,12 +193,18 @@ impl<'a> Analysis<'a> {
 fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Refusals> {
     Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
-        .map_err(|error| vec![parse_failure(&error.to_string())])
+        .map_err(|error| vec![parse_failure(&error.to_string(), Span::empty())])
+}
+
+fn end_of(tokens: &[TokenWithSpan]) -> Span {
+    let last = tokens.iter().rev().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    last.map_or_else(Span::empty, |token| token.span)
 }
 
 fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
     let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens.to_vec());
-    let statements = parser.parse_statements().map_err(|error| vec![parse_failure(&error.to_string())])?;
+    let statements = parser.parse_statements();
+    let statements = statements.map_err(|error| vec![parse_failure(&error.to_string(), end_of(tokens))])?;
     let alternative = "write one SELECT per view; several views stand in the pipeline file";
     match <[Statement; 1]>::try_from(statements) {
         Ok([Statement::Query(query)]) => Ok(*query),
@@ -293,7 +299,7 @@ fn schema_refusal(error: &SchemaError, diagnostic: Option<&Diagnostic>) -> Refus
         SchemaError::AmbiguousReference { field } => Refusal::new(
             format!("column `{}`", field.flat_name()),
             "more than one column has this name",
-            "write the table before it",
+            "write the table before it, or rename one with AS",
         ),
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             Refusal::new(format!("column `{name}`"), "two columns would have this name", "rename one of them with AS")
@@ -310,14 +316,14 @@ fn other_refusal(error: &DataFusionError, diagnostic: Option<&Diagnostic>) -> Re
     };
     let text = DataFusionError::Plan(text).strip_backtrace();
     let text = text.trim_start_matches("Error during planning: ");
-    let mut reason = text.lines().next().unwrap_or_default().trim_end_matches('.').to_owned();
+    let reason = plainly(text);
     if reason.contains("unique expression names") {
         return Refusal::new("SELECT list", "two columns have the same name", "rename one of them with AS").at(place_of(diagnostic));
     }
-    if let Some(first) = reason.get(..1).map(str::to_lowercase) {
-        reason.replace_range(..1, &first);
-    }
     let help = diagnostic.and_then(|diagnostic| diagnostic.helps.first()).map(|help| help.message.clone());
-    let alternative = help.unwrap_or_else(|| "check the types: a CAST makes one of the other".to_owned());
+    let alternative = help.unwrap_or_else(|| {
+        let types = ["coerce", "common", "non-boolean", "argument type"].iter().any(|word| reason.contains(word));
+        if types { "make the types the same with CAST".to_owned() } else { String::new() }
+    });
     Refusal::new("expression", reason, alternative).at(place_of(diagnostic))
 }

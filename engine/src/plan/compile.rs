@@ -97,7 +97,7 @@ fn check(source: &Source, text: &SqlText, analysis: &Analysis<'_>) -> Result<Che
         return Err(refuse("it is not a condition".to_owned()));
     };
     if projection.schema.fields().len() != 1 || *projection.schema.field(0).data_type() != DataType::Boolean {
-        return Err(refuse(format!("it is a {}, not a condition", projection.schema.field(0).data_type())));
+        return Err(refuse(format!("its type is {}, not Boolean", projection.schema.field(0).data_type())));
     }
     if foreign_node(&plan).is_some() || multiplies(&plan) {
         return Err(refuse("it is more than a condition on one row".to_owned()));
@@ -252,7 +252,6 @@ fn build(
     }
     let stages = builder.stages;
     Ok(Plan {
-        pipeline: pipeline.name.as_str().into(),
         explanation: explain(pipeline, &sources, &stages),
         fingerprint: fingerprint(pipeline, views),
         sources: sources.into(),

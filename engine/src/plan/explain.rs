@@ -9,6 +9,7 @@ use super::compile::columns;
 use super::graph::Stage;
 use super::segment::Target;
 use crate::pipeline::settings::{Pipeline, Source, SourceConnector};
+use crate::types::HIDDEN_COLUMNS;
 
 /// Sources, stages and sinks in the order in which a record meets them.
 pub(super) fn explain(pipeline: &Pipeline, sources: &[SchemaRef], stages: &[Stage]) -> String {
@@ -37,7 +38,7 @@ pub(super) fn explain(pipeline: &Pipeline, sources: &[SchemaRef], stages: &[Stag
                 line(&mut text, 0, &format!("stage {}: segment for {}{within}", number + 1, segment.part));
                 line(&mut text, 1, &format!("columns: {}", columns(&segment.schema())));
                 for row in displayable(segment.plan.as_ref()).indent(false).to_string().lines() {
-                    line(&mut text, 1, row);
+                    line(&mut text, 1, &without_positions(row));
                 }
                 if let Target::Slot(_) = segment.target {
                     line(&mut text, 1, "computed once for all its readers");
@@ -48,6 +49,19 @@ pub(super) fn explain(pipeline: &Pipeline, sources: &[SchemaRef], stages: &[Stag
     line(&mut text, 0, "operators: none");
     line(&mut text, 0, "state per key: none");
     text
+}
+
+/// A node's text without the hidden columns that every node passes on.
+fn without_positions(node: &str) -> String {
+    let (head, columns) = match node.split_once("expr=[") {
+        Some((head, columns)) => (format!("{head}expr=["), columns),
+        None => return node.to_owned(),
+    };
+    let first = format!(" as {}", HIDDEN_COLUMNS[0]);
+    match columns.find(&first).and_then(|end| columns[..end].rfind(", ")) {
+        Some(end) => format!("{head}{}]", &columns[..end]),
+        None => node.to_owned(),
+    }
 }
 
 fn line(text: &mut String, depth: usize, line: &str) {

@@ -41,7 +41,6 @@ use graph::Stage;
 /// A pipeline's SQL, compiled. One per process; each worker takes a [`Graph`] from it.
 #[derive(Debug)]
 pub struct Plan {
-    pipeline: Arc<str>,
     sources: Arc<[SchemaRef]>,
     checks: Vec<SourceChecks>,
     sinks: Vec<SchemaRef>,

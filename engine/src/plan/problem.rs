@@ -83,6 +83,24 @@ fn place_in(text: &SqlText, location: Location) -> Place {
     }
 }
 
+/// The order in which a reader meets them.
+pub(super) fn in_order_of_text(mut refusals: Vec<Refusal>) -> Vec<Refusal> {
+    refusals.sort_by_key(|refusal| refusal.span.map(|span| (span.start.line, span.start.column)));
+    refusals
+}
+
+/// A text of DataFusion in our form: its first line, lower case, no full stop, no dump of a syntax tree.
+pub(super) fn plainly(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.split(" {").next().unwrap_or_default();
+    let line = line.split(". No function matches").next().unwrap_or_default().trim_end_matches('.');
+    let mut letters = line.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(letters).collect(),
+        _ => line.to_owned(),
+    }
+}
+
 /// `; did you mean`-style help: the nearest of the valid names, and all of them.
 pub(super) fn choices(what: &str, wanted: &str, valid: &[String]) -> String {
     const SHOWN: usize = 40;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::kernels::boolean::{and_kleene, not, or_kleene};
 use arrow::compute::{filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Schema};
@@ -113,7 +113,10 @@ impl PhysicalExpr for ByRow {
         };
         // False decides an AND, true an OR; null leaves both open.
         let decided = if self.is_and { not(left)? } else { left.clone() };
-        let open = not(&prep_null_mask_filter(&decided))?;
+        let open = match decided.null_count() {
+            0 => not(&decided)?,
+            _ => not(&prep_null_mask_filter(&decided))?,
+        };
         if !open.has_true() {
             return Ok(ColumnarValue::Array(Arc::new(left.clone())));
         }
