@@ -59,7 +59,7 @@ fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> (Option<Pipeline>,
     };
     let (document, mut problems) = yaml::parse(path, &text, env);
     let Some(document) = document else { return (None, problems) };
-    let (value, findings) = walk::check(&json_schema(), &document.root);
+    let (value, findings) = walk::check(&schema::substituted_schema(), &document.root);
     problems.extend(findings.into_iter().map(|finding| document.source.problem(finding)));
     let Some(mut value) = value else { return (None, problems) };
     if let Some(object) = value.as_object_mut() {

@@ -6,9 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::file::PipelineFile;
 
-/// The JSON Schema of the pipeline file.
+/// The JSON Schema of the pipeline file as it is written, for editors: wherever a value has a form, `${VAR}` may stand for it.
 #[must_use]
 pub fn json_schema() -> Value {
+    let mut schema = substituted_schema();
+    allow_variables(&mut schema);
+    schema
+}
+
+/// The JSON Schema of the pipeline file with its variables put in.
+pub(super) fn substituted_schema() -> Value {
     let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<PipelineFile>();
     let mut schema = schema.to_value();
     join_lines(&mut schema);
@@ -41,6 +48,46 @@ fn join_lines(schema: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(join_lines),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Lets `${VAR}` stand for every scalar that is more than text.
+fn allow_variables(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    for key in ["properties", "$defs"] {
+        let below = object.get_mut(key).and_then(Value::as_object_mut);
+        below.into_iter().flat_map(Map::values_mut).for_each(allow_variables);
+    }
+    for key in ["oneOf", "anyOf"] {
+        let below = object.get_mut(key).and_then(Value::as_array_mut);
+        below.into_iter().flatten().for_each(allow_variables);
+    }
+    for key in ["additionalProperties", "items"] {
+        object.get_mut(key).into_iter().for_each(allow_variables);
+    }
+    let variable = json!({ "type": "string", "pattern": "\\$\\{[A-Za-z_]", "description": "From the environment." });
+    if let Some(variants) = object.get_mut("oneOf").and_then(Value::as_array_mut) {
+        if variants.iter().any(|variant| variant.get("const").is_some()) {
+            variants.push(variable);
+        }
+    } else if object.contains_key("pattern") || is_number(object) {
+        let mut own = std::mem::take(object);
+        for key in ["description", "default"] {
+            if let Some(value) = own.shift_remove(key) {
+                object.insert(key.to_string(), value);
+            }
+        }
+        object.insert("anyOf".to_string(), json!([own, variable]));
+    }
+}
+
+fn is_number(schema: &Map<String, Value>) -> bool {
+    let is_one = |word: &Value| word == "integer" || word == "number";
+    match schema.get("type") {
+        // Options take text as well.
+        Some(Value::Array(words)) => words.iter().any(is_one) && !words.iter().any(|word| word == "string"),
+        Some(word) => is_one(word),
+        None => false,
     }
 }
 

@@ -68,16 +68,17 @@ pub(super) struct ByteSize(pub(super) u64);
 
 impl TextForm for ByteSize {
     const FORMAT: &'static str = "tidemill-size";
-    const PATTERN: &'static str = "^[0-9]+(B|KiB|MiB|GiB)?$";
+    const PATTERN: &'static str = "^[0-9]+(B|KiB|MiB|GiB)$";
     const EXPECTED: &'static str = "a size such as 64KiB, 1MiB or 2GiB";
 
     fn parse(text: &str) -> Result<ByteSize, String> {
         let (number, unit) = leading_number(text).ok_or("a whole number and a unit; units: B, KiB, MiB, GiB")?;
         let factor = match unit {
-            "" | "B" => 1,
+            "B" => 1,
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
             "GiB" => 1 << 30,
+            "" => return Err(format!("add a unit: {text}B, or KiB, MiB, GiB")),
             "k" | "K" | "KB" | "kB" | "kb" => return Err(format!("write {number}KiB: units are B, KiB, MiB, GiB")),
             "M" | "MB" | "mb" => return Err(format!("write {number}MiB: units are B, KiB, MiB, GiB")),
             "G" | "GB" | "gb" => return Err(format!("write {number}GiB: units are B, KiB, MiB, GiB")),

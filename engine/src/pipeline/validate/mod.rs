@@ -20,8 +20,7 @@ use kafka::Inherited;
 /// The settings; they count only when no problem came with them.
 pub(super) fn validate(file: &PipelineFile, document: &Document, path: &Path) -> (Pipeline, Vec<Problem>) {
     let shown_folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    let folder = std::path::absolute(&shown_folder).unwrap_or_else(|_| shown_folder.clone());
-    let folder = location::local("", &folder);
+    let folder = whole(&shown_folder);
     let mut validator = Validator { document, shown_folder, folder, problems: Vec::new() };
     let pipeline = validator.pipeline(file);
     (pipeline, validator.problems)
@@ -298,6 +297,13 @@ impl Validator<'_> {
     }
 }
 
+/// The folder from the root on; of a file named without one, it is the one we are in.
+fn whole(folder: &Path) -> PathBuf {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    location::local("", &folder)
+}
+
 /// Settings of counts are bounded by their schema.
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
@@ -315,5 +321,18 @@ pub(super) fn reason(error: &std::io::Error) -> String {
         std::io::ErrorKind::IsADirectory => "it is a folder".to_string(),
         std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_string(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_file_is_whole_however_the_file_is_named() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(whole(Path::new("")), here);
+        assert_eq!(whole(Path::new("x/../y")), here.join("y"));
+        assert_eq!(whole(Path::new("/x/./y")), Path::new("/x/y"));
     }
 }
