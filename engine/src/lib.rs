@@ -7,6 +7,10 @@ pub mod pipeline;
 pub mod plan;
 pub mod sink;
 pub mod source;
+pub mod cli;
+pub mod model;
+pub mod observe;
+pub mod runtime;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Result};

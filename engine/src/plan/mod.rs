@@ -32,7 +32,7 @@ pub use problem::{PlanProblem, Refusal};
 pub use session::{Call, CallArgument, CallCheck, Functions};
 
 use crate::decode::RowChecks;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::settings::Pipeline;
 use crate::types::HIDDEN_PREFIX;
 use checks::SourceChecks;
@@ -93,6 +93,13 @@ impl Plan {
     pub fn explain(&self) -> String {
         self.explanation.clone()
     }
+}
+
+/// All problems of a plan as one error.
+#[must_use]
+pub fn refused(problems: Vec<PlanProblem>) -> Error {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Error::invalid(lines.join("\n"))
 }
 
 /// Whether a name is the engine's own, in any case.

@@ -8,6 +8,7 @@
 //! 4. Memory is bounded: with nobody reading, a source holds what its channel holds and no more.
 
 pub mod files;
+pub mod generated;
 pub mod generator;
 pub mod kafka;
 pub mod scripted;
