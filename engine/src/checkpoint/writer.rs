@@ -387,3 +387,7 @@ impl UnitWriter {
         self.last.kind
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

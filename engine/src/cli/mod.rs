@@ -36,7 +36,6 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
-    /// Show the main job with everything embedded: broker, transactions, model, alerts.
 }
 
 /// The environment, read once.
@@ -60,6 +59,7 @@ impl Command {
     fn default_log(&self) -> Option<&'static str> {
         match self {
             Command::Run(_) => None,
+            Command::Check(_) | Command::Explain(_) => Some("warn"),
         }
     }
 

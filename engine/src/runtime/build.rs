@@ -24,7 +24,7 @@ use crate::plan::{self, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
-use crate::sink::parquet::{ParquetParts, ParquetSink, RowKind};
+use crate::sink::parquet::{ParquetParts, ParquetSink};
 use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
 use crate::source::kafka::{KafkaSource, Membership, Opening};
@@ -33,6 +33,13 @@ use tidemill_udfs::functions::Models;
 
 /// Name of the dead letters among the sinks of a manifest. Not a legal name of a sink, so it cannot clash.
 const DEAD_LETTERS: &str = "dead_letter:";
+
+/// What a sink's rows are.
+#[derive(Debug, Clone, Copy)]
+enum Rows {
+    Accepted,
+    Rejected,
+}
 
 /// What all workers of a process share.
 #[derive(Debug)]
@@ -127,14 +134,14 @@ pub(crate) fn worker(
     let owner = format!("{}-{index}", pipeline.name);
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
-        let opened = open_sink(&sink.connector, shared, &format!("{owner}-{}", sink.name), RowKind::Accepted, timeout)
+        let opened = open_sink(&sink.connector, shared, &format!("{owner}-{}", sink.name), Rows::Accepted, timeout)
             .map_err(|error| error.context(format!("sink {}", sink.name)))?;
         sinks.push(SinkLane::new(&sink.name, opened));
     }
     let dead_letter = match &pipeline.dead_letter {
         None => None,
         Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, &format!("{owner}-dead-letter"), RowKind::Rejected, timeout)
+            let opened = open_sink(&settings.connector, shared, &format!("{owner}-dead-letter"), Rows::Rejected, timeout)
                 .map_err(|error| error.context("dead_letter"))?;
             Some(SinkLane::new(DEAD_LETTERS, opened))
         }
@@ -190,18 +197,17 @@ fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_work
     }
 }
 
-fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: RowKind, timeout: Duration) -> Result<Box<dyn Sink>> {
+fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows, timeout: Duration) -> Result<Box<dyn Sink>> {
     match (connector, rows) {
-        (SinkConnector::Kafka(settings), RowKind::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
-        (SinkConnector::Kafka(settings), RowKind::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
-        (SinkConnector::Parquet(settings), rows) => {
+        (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
+        (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
+        (SinkConnector::Parquet(settings), _) => {
             let pipeline = shared.checkpoints.as_ref().map(Checkpoints::pipeline_id).ok_or_else(|| {
                 Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
             })?;
             let parts = ParquetParts {
                 folder: shared.stores.open(&settings.path)?,
                 owner: format!("{pipeline}-{owner}"),
-                rows,
                 runtime: shared.io.clone(),
                 clock: Arc::new(clock::monotonic()),
             };

@@ -226,9 +226,13 @@ impl Checkpointer {
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
             };
-            jobs.push(publish(unit.assignment, writer, progress, self.metrics.clone()));
+            jobs.push((unit.assignment, writer, progress));
         }
-        let task = tasks::spawn(&self.io, join_all(jobs));
+        let (io, metrics) = (self.io.clone(), self.metrics.clone());
+        let task = tasks::spawn_blocking(&self.io, move || {
+            let publish = |(assignment, writer, progress)| publish(assignment, writer, progress, metrics.clone());
+            io.block_on(join_all(jobs.into_iter().map(publish)))
+        });
         self.state = State::Publishing { started, task };
         Ok(())
     }
