@@ -1,1 +1,3 @@
 #[test] fn placeholder() {}
+
+mod checkpoint;
