@@ -2,10 +2,14 @@
 //! is committed: under protocol F the manifest's creation is the commit, and what a sink prepared is finished by
 //! `checkpoint` from the manifest alone, the same way after a crash.
 //!
-//! What a sink owes: rows of one state unit keep their order; [`Prepared`] is given only when everything up to the reported
+//! What a sink owes: rows of one state unit keep their order; [`PreparedUnit`] is given only when everything up to the reported
 //! positions is acknowledged or stored; nothing becomes visible of files before the manifest that names them.
 
+pub mod console;
+mod json_rows;
+pub mod kafka;
 pub mod parquet;
+pub mod recorded;
 
 use arrow::array::RecordBatch;
 
@@ -50,6 +54,15 @@ pub struct PrepareRequest {
     pub upto: Vec<(Assignment, Offset, StateUnit)>,
     /// Units whose buffers must go out now, full or not: those that are revoked, or all at a stop.
     pub close: Vec<Assignment>,
+}
+
+impl PrepareRequest {
+    /// The answer of a sink that writes no files and has everything out.
+    #[must_use]
+    pub fn without_files(self) -> Vec<PreparedUnit> {
+        let prepared = |(assignment, position, _)| PreparedUnit { assignment, position, watermark: None, files: Vec::new() };
+        self.upto.into_iter().map(prepared).collect()
+    }
 }
 
 /// Where rows go.

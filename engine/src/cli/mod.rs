@@ -1,0 +1,98 @@
+//! The command line: one file per command. The only place that reads the environment and writes to standard output.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::observe::logging::{self, LogFormat};
+use crate::pipeline::settings::Pipeline;
+
+mod check;
+mod explain;
+mod run;
+
+/// SQL feature queries and a machine-learned score over Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, about, max_term_width = 120)]
+struct Arguments {
+    /// How log lines on standard error look; text on a terminal, JSON elsewhere.
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
+    /// What is logged, as in RUST_LOG: `info`, `debug`, `tidemill=debug,warn`.
+    #[arg(long, global = true, env = "RUST_LOG")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pipeline on live input.
+    Run(run::RunArguments),
+    /// Check a pipeline file and its SQL, without connecting to anything.
+    Check(check::CheckArguments),
+    /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
+    Explain(explain::ExplainArguments),
+}
+
+/// The environment, read once.
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// Reads the command line, runs a command, reports its error.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let default_format = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { LogFormat::Text } else { LogFormat::Json };
+    logging::start(arguments.log_format.unwrap_or(default_format), arguments.log.as_deref().or(arguments.command.default_log()));
+    let environment: Environment = std::env::vars().collect();
+    match arguments.command.run(&environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+impl Command {
+    /// Commands that talk to a person are quiet unless asked.
+    fn default_log(&self) -> Option<&'static str> {
+        match self {
+            Command::Run(_) => None,
+            Command::Check(_) | Command::Explain(_) => Some("warn"),
+        }
+    }
+
+    fn run(self, environment: &Environment) -> Result<()> {
+        match self {
+            Command::Run(arguments) => run::run(&arguments, environment),
+            Command::Check(arguments) => check::run(&arguments, environment),
+            Command::Explain(arguments) => explain::run(&arguments, environment),
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word to a person at the command line")]
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("error ({}): {error}", error.kind());
+    ExitCode::from(error.kind().exit_code())
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+pub(crate) fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
+}
+
+/// Reads and validates a pipeline file.
+pub(crate) fn load(file: &Path, environment: &Environment) -> Result<Pipeline> {
+    Pipeline::load(file, &|name| environment.get(name).cloned()).map_err(Error::from)
+}
+
+/// A pipeline file on the command line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PipelineFile {
+    /// The pipeline file.
+    pub(crate) file: PathBuf,
+}

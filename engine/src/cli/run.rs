@@ -1,0 +1,53 @@
+//! `tidemill run`: a pipeline on live input, until its sources end or a signal asks for a graceful stop.
+
+use super::{Environment, load};
+use crate::error::{Error, Result};
+use crate::runtime::{self, tasks};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pipeline: super::PipelineFile,
+    /// Workers in this process, in place of the file's `run: { workers: ... }`.
+    #[arg(long)]
+    workers: Option<usize>,
+}
+
+pub(crate) fn run(arguments: &RunArguments, environment: &Environment) -> Result<()> {
+    let mut pipeline = load(&arguments.pipeline.file, environment)?;
+    if let Some(workers) = arguments.workers {
+        pipeline.run.workers = workers.max(1);
+    }
+    let handle = runtime::start(&pipeline, environment)?;
+    stop_on_signals(handle.stopper())?;
+    let summary = handle.join()?;
+    let counts = summary.counts();
+    tracing::info!(read = counts.read, decoded = counts.decoded, rejected = counts.rejected, late = counts.late, "stopped");
+    Ok(())
+}
+
+/// SIGTERM or SIGINT: a graceful stop. A second signal: the process ends at once, and the next start recovers.
+pub(crate) fn stop_on_signals(stop: impl Fn() + Send + 'static) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let unavailable = |error: std::io::Error| Error::internal("signals cannot be listened for").with_source(error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unavailable)?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate()).map_err(unavailable)?, signal(SignalKind::interrupt()).map_err(unavailable)?)
+    };
+    // Lives as long as the process: there is nothing to wait for.
+    drop(tasks::spawn_thread("tidemill-signals", move || {
+        runtime.block_on(async {
+            for turn in 0.. {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                if turn > 0 {
+                    tracing::warn!("second signal: ending at once; the next start recovers from the last manifest");
+                    std::process::exit(130);
+                }
+                tracing::info!("signal received: draining");
+                stop();
+            }
+        });
+    })?);
+    Ok(())
+}

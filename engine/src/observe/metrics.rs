@@ -1,0 +1,198 @@
+//! Every metric: name, unit, labels, help, in one place. Handles are taken once; the data path only adds numbers.
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::types::StateUnit;
+
+/// Upper bounds of latency buckets, seconds.
+pub const LATENCY_BUCKETS_SECONDS: [f64; 15] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Upper bounds of row-count buckets.
+pub const ROWS_BUCKETS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
+
+/// Name of a metric.
+pub mod name {
+    /// Records read from a source.
+    pub const RECORDS_READ: &str = "tidemill_records_read_total";
+    /// Bytes of keys and payloads read.
+    pub const BYTES_READ: &str = "tidemill_bytes_read_total";
+    /// Records that became rows.
+    pub const RECORDS_DECODED: &str = "tidemill_records_decoded_total";
+    /// Records rejected, by reason.
+    pub const RECORDS_REJECTED: &str = "tidemill_records_rejected_total";
+    /// Rows below W of their partition.
+    pub const ROWS_LATE: &str = "tidemill_rows_late_total";
+    /// Records skipped because they were gone from the log.
+    pub const RECORDS_LOST: &str = "tidemill_records_lost_total";
+    /// Rows given to a sink.
+    pub const ROWS_OUT: &str = "tidemill_rows_out_total";
+    /// Epochs.
+    pub const EPOCHS: &str = "tidemill_epochs_total";
+    /// Duration of an epoch.
+    pub const EPOCH_DURATION: &str = "tidemill_epoch_duration_seconds";
+    /// Records of an epoch.
+    pub const EPOCH_ROWS: &str = "tidemill_epoch_rows";
+    /// From the broker's timestamp to the row's emission.
+    pub const LATENCY: &str = "tidemill_produce_to_emit_seconds";
+    /// End offset less our position.
+    pub const LAG: &str = "tidemill_source_lag_records";
+    /// Next offset to read.
+    pub const POSITION: &str = "tidemill_source_position";
+    /// When the last checkpoint was published.
+    pub const CHECKPOINT_TIME: &str = "tidemill_checkpoint_last_success_timestamp_seconds";
+    /// Duration of a checkpoint, from its beginning to the last manifest.
+    pub const CHECKPOINT_DURATION: &str = "tidemill_checkpoint_duration_seconds";
+    /// Checkpoints, by result.
+    pub const CHECKPOINTS: &str = "tidemill_checkpoints_total";
+    /// 1 for the model in use.
+    pub const MODEL_INFO: &str = "tidemill_model_info";
+    /// Partitions assigned.
+    pub const UNITS: &str = "tidemill_state_units";
+    /// Rebalances seen.
+    pub const REBALANCES: &str = "tidemill_rebalances_total";
+    /// 1, with the version.
+    pub const BUILD_INFO: &str = "tidemill_build_info";
+}
+
+/// Says what each metric is, for `/metrics`.
+pub fn describe() {
+    describe_counter!(name::RECORDS_READ, Unit::Count, "records read from a source");
+    describe_counter!(name::BYTES_READ, Unit::Bytes, "bytes of keys and payloads read from a source");
+    describe_counter!(name::RECORDS_DECODED, Unit::Count, "records that became rows");
+    describe_counter!(name::RECORDS_REJECTED, Unit::Count, "records rejected, by reason");
+    describe_counter!(name::ROWS_LATE, Unit::Count, "rows whose event time lies below the greatest of their partition");
+    describe_counter!(name::RECORDS_LOST, Unit::Count, "offsets skipped because they were gone from the log");
+    describe_counter!(name::ROWS_OUT, Unit::Count, "rows given to a sink");
+    describe_counter!(name::EPOCHS, Unit::Count, "epochs run");
+    describe_histogram!(name::EPOCH_DURATION, Unit::Seconds, "duration of an epoch");
+    describe_histogram!(name::EPOCH_ROWS, Unit::Count, "records of an epoch");
+    describe_histogram!(name::LATENCY, Unit::Seconds, "from the broker's timestamp of a record to the emission of its rows");
+    describe_gauge!(name::LAG, Unit::Count, "records between our position and the end of the partition");
+    describe_gauge!(name::POSITION, Unit::Count, "next offset to read");
+    describe_gauge!(name::CHECKPOINT_TIME, Unit::Seconds, "when the last checkpoint was published, seconds since 1970");
+    describe_histogram!(name::CHECKPOINT_DURATION, Unit::Seconds, "duration of a checkpoint");
+    describe_counter!(name::CHECKPOINTS, Unit::Count, "checkpoints, by result");
+    describe_gauge!(name::MODEL_INFO, Unit::Count, "1 for the model in use");
+    describe_gauge!(name::UNITS, Unit::Count, "state units held by a worker");
+    describe_counter!(name::REBALANCES, Unit::Count, "rebalances seen by a worker");
+    describe_gauge!(name::BUILD_INFO, Unit::Count, "1, labelled with the version");
+    gauge!(name::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Handles of one source on one worker.
+#[derive(Clone)]
+pub struct SourceMetrics {
+    source: String,
+    /// See [`name::RECORDS_READ`].
+    pub read: Counter,
+    /// See [`name::BYTES_READ`].
+    pub bytes: Counter,
+    /// See [`name::RECORDS_DECODED`].
+    pub decoded: Counter,
+    /// See [`name::ROWS_LATE`].
+    pub late: Counter,
+    /// See [`name::RECORDS_LOST`].
+    pub lost: Counter,
+}
+
+impl std::fmt::Debug for SourceMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceMetrics").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl SourceMetrics {
+    /// Handles for a source.
+    #[must_use]
+    pub fn new(source: &str) -> SourceMetrics {
+        let of = |metric: &'static str| counter!(metric, "source" => source.to_owned());
+        SourceMetrics {
+            source: source.to_owned(),
+            read: of(name::RECORDS_READ),
+            bytes: of(name::BYTES_READ),
+            decoded: of(name::RECORDS_DECODED),
+            late: of(name::ROWS_LATE),
+            lost: of(name::RECORDS_LOST),
+        }
+    }
+
+    /// Counts rejected records of one reason. Rare, so the handle is looked up.
+    pub fn rejected(&self, reason: &'static str, records: u64) {
+        counter!(name::RECORDS_REJECTED, "source" => self.source.clone(), "reason" => reason).increment(records);
+    }
+}
+
+/// Handles of one worker.
+#[derive(Clone)]
+pub struct WorkerMetrics {
+    /// See [`name::EPOCHS`].
+    pub epochs: Counter,
+    /// See [`name::EPOCH_DURATION`].
+    pub epoch_duration: Histogram,
+    /// See [`name::EPOCH_ROWS`].
+    pub epoch_rows: Histogram,
+    /// See [`name::LATENCY`].
+    pub latency: Histogram,
+    /// See [`name::CHECKPOINT_TIME`].
+    pub checkpoint_time: Gauge,
+    /// See [`name::CHECKPOINT_DURATION`].
+    pub checkpoint_duration: Histogram,
+    /// See [`name::CHECKPOINTS`], result `ok`.
+    pub checkpoints_ok: Counter,
+    /// See [`name::CHECKPOINTS`], result `failed`.
+    pub checkpoints_failed: Counter,
+    /// See [`name::UNITS`].
+    pub units: Gauge,
+    /// See [`name::REBALANCES`].
+    pub rebalances: Counter,
+}
+
+impl std::fmt::Debug for WorkerMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerMetrics").finish_non_exhaustive()
+    }
+}
+
+impl WorkerMetrics {
+    /// Handles for a worker.
+    #[must_use]
+    pub fn new(worker: usize) -> WorkerMetrics {
+        let worker = worker.to_string();
+        WorkerMetrics {
+            epochs: counter!(name::EPOCHS, "worker" => worker.clone()),
+            epoch_duration: histogram!(name::EPOCH_DURATION, "worker" => worker.clone()),
+            epoch_rows: histogram!(name::EPOCH_ROWS, "worker" => worker.clone()),
+            latency: histogram!(name::LATENCY, "worker" => worker.clone()),
+            checkpoint_time: gauge!(name::CHECKPOINT_TIME, "worker" => worker.clone()),
+            checkpoint_duration: histogram!(name::CHECKPOINT_DURATION, "worker" => worker.clone()),
+            checkpoints_ok: counter!(name::CHECKPOINTS, "worker" => worker.clone(), "result" => "ok"),
+            checkpoints_failed: counter!(name::CHECKPOINTS, "worker" => worker.clone(), "result" => "failed"),
+            units: gauge!(name::UNITS, "worker" => worker.clone()),
+            rebalances: counter!(name::REBALANCES, "worker" => worker),
+        }
+    }
+}
+
+/// Rows given to a sink.
+#[must_use]
+pub fn rows_out(sink: &str) -> Counter {
+    counter!(name::ROWS_OUT, "sink" => sink.to_owned())
+}
+
+/// The gauges of one partition: (lag, position).
+#[must_use]
+pub fn partition_gauges(unit: &StateUnit) -> (Gauge, Gauge) {
+    let labels = [
+        ("source", unit.source.to_string()),
+        ("topic", unit.topic.to_string()),
+        ("partition", unit.partition.to_string()),
+    ];
+    (gauge!(name::LAG, &labels), gauge!(name::POSITION, &labels))
+}
+
+/// The model in use.
+pub fn model_in_use(model: &str, version: &str, sha256: &str) {
+    let labels = [("model", model.to_owned()), ("version", version.to_owned()), ("sha256", sha256.to_owned())];
+    gauge!(name::MODEL_INFO, &labels).set(1.0);
+}

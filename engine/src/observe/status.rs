@@ -1,0 +1,164 @@
+//! The status document served at `/status`: what each worker does now. Workers write it once per epoch; a reader takes a
+//! copy. One of the four places with serialised types; carries a version.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the document.
+pub const STATUS_VERSION: u32 = 1;
+
+/// The whole document.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// [`STATUS_VERSION`].
+    pub version: u32,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// The engine's version.
+    pub engine: String,
+    /// When the run started, milliseconds since 1970-01-01 UTC.
+    pub started_at_ms: i64,
+    /// Whether every worker holds its partitions, with its models loaded.
+    pub ready: bool,
+    /// What is promised.
+    pub delivery: String,
+    /// Models in use.
+    pub models: Vec<ModelStatus>,
+    /// One entry per worker.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// A model in use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// Name in SQL.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Hash of the model file.
+    pub sha256: String,
+}
+
+/// What a worker has done.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Number of the worker.
+    pub worker: usize,
+    /// Number of epochs run.
+    pub epochs: u64,
+    /// Whether the worker has its partitions and runs.
+    pub ready: bool,
+    /// Records read, decoded, rejected and late, by source.
+    pub sources: BTreeMap<String, SourceCounts>,
+    /// Rows given to each sink.
+    pub rows_out: BTreeMap<String, u64>,
+    /// Records of the last epoch.
+    pub last_epoch_rows: u64,
+    /// Duration of the last epoch, microseconds.
+    pub last_epoch_micros: u64,
+    /// When the last checkpoint was published, milliseconds since 1970-01-01 UTC.
+    pub checkpoint_at_ms: Option<i64>,
+    /// Duration of the last checkpoint, milliseconds.
+    pub checkpoint_millis: Option<u64>,
+    /// The partitions held.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// Where the records of a source went. `read = decoded + rejected + stale`, `late` are among the decoded (I6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCounts {
+    /// Records read.
+    pub read: u64,
+    /// Records that became rows.
+    pub decoded: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Records of a partition that was taken meanwhile; they are read again by its new owner.
+    pub stale: u64,
+    /// Rows below W of their partition.
+    pub late: u64,
+}
+
+/// Where a partition stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// Name of the source.
+    pub source: String,
+    /// Topic or file.
+    pub topic: String,
+    /// Number.
+    pub partition: i32,
+    /// Next offset to process.
+    pub position: i64,
+    /// Position in the last manifest.
+    pub published: Option<i64>,
+    /// First offset not yet written, as last heard.
+    pub end: Option<i64>,
+    /// `end - position`.
+    pub lag: Option<i64>,
+    /// Greatest event time seen, microseconds since 1970-01-01 UTC.
+    pub watermark_micros: Option<i64>,
+}
+
+/// The document, shared between workers and readers.
+#[derive(Debug, Clone, Default)]
+pub struct StatusBoard(Arc<Mutex<Status>>);
+
+impl StatusBoard {
+    /// A board for a run.
+    #[must_use]
+    pub fn new(pipeline: &str, delivery: &str, workers: usize, started_at_ms: i64) -> StatusBoard {
+        let workers = (0..workers).map(|worker| WorkerStatus { worker, ..WorkerStatus::default() }).collect();
+        StatusBoard(Arc::new(Mutex::new(Status {
+            version: STATUS_VERSION,
+            pipeline: pipeline.to_owned(),
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at_ms,
+            delivery: delivery.to_owned(),
+            workers,
+            ..Status::default()
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        // A reader that panicked cannot have left it half written: it only copies.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A copy of the document.
+    #[must_use]
+    pub fn read(&self) -> Status {
+        let mut status = self.lock().clone();
+        status.ready = !status.workers.is_empty() && status.workers.iter().all(|worker| worker.ready);
+        status
+    }
+
+    /// Changes what a worker says.
+    pub fn update(&self, worker: usize, change: impl FnOnce(&mut WorkerStatus)) {
+        if let Some(worker) = self.lock().workers.get_mut(worker) {
+            change(worker);
+        }
+    }
+
+    /// Says which models are in use.
+    pub fn set_models(&self, models: Vec<ModelStatus>) {
+        self.lock().models = models;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_ready_when_every_worker_is() {
+        let board = StatusBoard::new("p", "at_least_once", 2, 0);
+        assert!(!board.read().ready);
+        board.update(0, |worker| worker.ready = true);
+        assert!(!board.read().ready);
+        board.update(1, |worker| worker.ready = true);
+        assert!(board.read().ready);
+    }
+}

@@ -1,0 +1,376 @@
+//! When a worker's progress becomes durable: sinks prepare while epochs go on, manifests are published off the worker's
+//! thread, and staged files get their names. One checkpoint at a time; the next begins when the last is finished.
+//!
+//! The order is protocol F's: rows acknowledged or stored, then the manifest (that is the commit), then the files' names.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::driver::Driver;
+use super::{clock, tasks};
+use crate::checkpoint::{Checkpoints, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
+use crate::error::{Error, Result};
+use crate::observe::metrics::WorkerMetrics;
+use crate::sink::{PrepareRequest, PreparedUnit};
+use crate::source::StartAt;
+use crate::types::{Assignment, Epoch, Offset, StateUnit, Watermark};
+
+/// First pause before a store that did not answer is tried again.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest such pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// After so much waiting the worker gives up; the next start goes on from the last manifest.
+const RETRY_LIMIT: Duration = Duration::from_secs(300);
+
+/// A claimed unit and where it goes on.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) assignment: Assignment,
+    pub(crate) unit: StateUnit,
+    pub(crate) start: StartAt,
+    /// In the order of the driver's sinks; `None` when nothing was ever published.
+    pub(crate) sink_positions: Option<Vec<Offset>>,
+    pub(crate) watermark: Watermark,
+    pub(crate) published: Option<Offset>,
+}
+
+/// What of a unit belongs to a checkpoint in progress.
+#[derive(Debug, Clone)]
+struct UnitSnapshot {
+    assignment: Assignment,
+    processed: Offset,
+    watermark: Watermark,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    /// Sinks are making durable what was written up to `units`.
+    Preparing { started: Instant, epoch: Epoch, units: Vec<UnitSnapshot>, prepared: Vec<Option<Vec<PreparedUnit>>> },
+    /// Manifests are on their way.
+    Publishing { started: Instant, task: JoinHandle<Vec<Publication>> },
+}
+
+/// What became of one unit's manifest. The writer comes back, whatever happened.
+#[derive(Debug)]
+struct Publication {
+    assignment: Assignment,
+    offset: Offset,
+    writer: UnitWriter,
+    result: Result<()>,
+}
+
+/// Publishes the progress of one worker.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    checkpoints: Option<Checkpoints>,
+    io: Handle,
+    interval: Duration,
+    timeout: Duration,
+    models: BTreeMap<String, ModelVersion>,
+    sql_fingerprint: String,
+    writers: BTreeMap<Assignment, UnitWriter>,
+    state: State,
+    due: Instant,
+    metrics: WorkerMetrics,
+    last: Option<(i64, u64)>,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(
+        checkpoints: Option<Checkpoints>,
+        io: Handle,
+        interval: Duration,
+        timeout: Duration,
+        models: BTreeMap<String, ModelVersion>,
+        sql_fingerprint: String,
+        metrics: WorkerMetrics,
+    ) -> Checkpointer {
+        Checkpointer {
+            checkpoints,
+            io,
+            interval,
+            timeout,
+            models,
+            sql_fingerprint,
+            writers: BTreeMap::new(),
+            state: State::Idle,
+            due: clock::now() + interval,
+            metrics,
+            last: None,
+        }
+    }
+
+    /// Whether acknowledgements are outstanding, so that the worker should look again soon.
+    pub(crate) fn is_preparing(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
+    /// When the next checkpoint begins; `None` while one is in progress.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        matches!(self.state, State::Idle).then_some(self.due)
+    }
+
+    /// When the last checkpoint was published (milliseconds since 1970) and how long it took (milliseconds).
+    pub(crate) fn last(&self) -> (Option<i64>, Option<u64>) {
+        (self.last.map(|(at, _)| at), self.last.map(|(_, millis)| millis))
+    }
+
+    /// Claims units and says where each starts; finishes what their last manifests began.
+    pub(crate) fn claim(&mut self, units: &[(Assignment, StateUnit)], sinks: &[String]) -> Result<Vec<Claimed>> {
+        let Some(checkpoints) = self.checkpoints.clone() else {
+            return Ok(units.iter().map(|(assignment, unit)| unclaimed(*assignment, unit)).collect());
+        };
+        let claims = units.iter().map(|(_, unit)| checkpoints.claim(unit));
+        let results = self.io.block_on(join_all(claims));
+        let mut claimed = Vec::with_capacity(units.len());
+        for ((assignment, unit), result) in units.iter().zip(results) {
+            let (writer, recovered) = result.map_err(|error| error.context(format!("claiming {unit}")))?;
+            self.writers.insert(*assignment, writer);
+            claimed.push(recovered_claim(*assignment, unit, recovered, sinks));
+        }
+        Ok(claimed)
+    }
+
+    /// Moves the checkpoint in progress on, or begins one that is due. Never waits.
+    pub(crate) fn tick(&mut self, driver: &mut Driver) -> Result<()> {
+        match &mut self.state {
+            State::Idle if self.checkpoints.is_some() && clock::now() >= self.due => self.begin(driver, Vec::new()),
+            State::Idle => Ok(()),
+            State::Preparing { .. } => self.collect(driver),
+            State::Publishing { task, .. } if task.is_finished() => self.conclude(driver),
+            State::Publishing { .. } => Ok(()),
+        }
+    }
+
+    /// Publishes all that was written, with the buffers of `units` closed. Waits, at most for the stop's time-out.
+    pub(crate) fn close(&mut self, driver: &mut Driver, units: &[Assignment]) -> Result<()> {
+        let deadline = clock::now() + self.timeout;
+        self.complete(driver, deadline)?;
+        self.begin(driver, units.to_vec())?;
+        self.complete(driver, deadline)
+    }
+
+    fn complete(&mut self, driver: &mut Driver, deadline: Instant) -> Result<()> {
+        loop {
+            match &mut self.state {
+                State::Idle => return Ok(()),
+                State::Preparing { .. } => self.collect(driver)?,
+                State::Publishing { .. } => {
+                    self.conclude(driver)?;
+                }
+            }
+            if matches!(self.state, State::Idle) {
+                return Ok(());
+            }
+            if clock::now() >= deadline {
+                return Err(Error::unavailable(format!(
+                    "sinks did not acknowledge all rows within {:?}; the next start goes on from the last manifest",
+                    self.timeout
+                )));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn begin(&mut self, driver: &mut Driver, close: Vec<Assignment>) -> Result<()> {
+        // A unit that went back for a slower sink publishes nothing before it has caught up with its manifest.
+        let held = || driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
+        let units: Vec<UnitSnapshot> = held()
+            .map(|(assignment, held)| UnitSnapshot {
+                assignment,
+                processed: held.processed,
+                watermark: driver.sources[held.source].decoder.watermark(assignment),
+            })
+            .collect();
+        let upto = held().map(|(assignment, held)| (assignment, held.processed, held.unit.clone())).collect();
+        let request = PrepareRequest { upto, close };
+        let mut prepared = Vec::new();
+        for lane in driver.all_sinks() {
+            lane.sink.begin_prepare(request.clone()).map_err(|error| error.context(format!("sink {}", lane.name)))?;
+            prepared.push(None);
+        }
+        self.state = State::Preparing { started: clock::now(), epoch: driver.epoch, units, prepared };
+        self.collect(driver)
+    }
+
+    /// Asks the sinks; when all are done, sends the manifests on their way.
+    fn collect(&mut self, driver: &mut Driver) -> Result<()> {
+        let State::Preparing { started, epoch, units, prepared } = &mut self.state else { return Ok(()) };
+        for (lane, slot) in driver.all_sinks().zip(prepared.iter_mut()) {
+            if slot.is_none() {
+                *slot = lane.sink.poll_prepared().map_err(|error| error.context(format!("sink {}", lane.name)))?;
+            }
+        }
+        if prepared.iter().any(Option::is_none) {
+            return Ok(());
+        }
+        let (started, epoch) = (*started, *epoch);
+        let units = std::mem::take(units);
+        let prepared: Vec<Vec<PreparedUnit>> = std::mem::take(prepared).into_iter().flatten().collect();
+        let names: Vec<String> = driver.all_sinks().map(|lane| lane.name.clone()).collect();
+        let mut jobs = Vec::with_capacity(units.len());
+        for unit in units {
+            // Units that were lost meanwhile have no writer any more: nothing of theirs is published.
+            let Some(writer) = self.writers.remove(&unit.assignment) else { continue };
+            let sinks = names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
+            let progress = Progress {
+                epoch,
+                offset: unit.processed,
+                watermark: unit.watermark,
+                sinks,
+                models: self.models.clone(),
+                sql_fingerprint: self.sql_fingerprint.clone(),
+            };
+            jobs.push((unit.assignment, writer, progress));
+        }
+        let (io, metrics) = (self.io.clone(), self.metrics.clone());
+        let task = tasks::spawn_blocking(&self.io, move || {
+            let publish = |(assignment, writer, progress)| publish(assignment, writer, progress, metrics.clone());
+            io.block_on(join_all(jobs.into_iter().map(publish)))
+        });
+        self.state = State::Publishing { started, task };
+        Ok(())
+    }
+
+    /// Takes the result of the manifests; waits for it when it is not there yet.
+    fn conclude(&mut self, driver: &mut Driver) -> Result<()> {
+        let State::Publishing { started, task } = &mut self.state else { return Ok(()) };
+        let started = *started;
+        let publications = self.io.block_on(task).map_err(|error| Error::internal("publishing a checkpoint panicked").with_source(error))?;
+        self.state = State::Idle;
+        self.due = started + self.interval;
+        let mut verdict = Ok(());
+        for publication in publications {
+            let Some(held) = driver.units.get_mut(publication.assignment) else { continue };
+            self.writers.insert(publication.assignment, publication.writer);
+            match publication.result {
+                Ok(()) => held.published = Some(publication.offset),
+                Err(error) => {
+                    self.metrics.checkpoints_failed.increment(1);
+                    verdict = Err(error.context(format!("publishing {}", held.unit)));
+                }
+            }
+        }
+        verdict?;
+        let took = started.elapsed();
+        self.metrics.checkpoints_ok.increment(1);
+        self.metrics.checkpoint_duration.record(took.as_secs_f64());
+        let now = clock::wall_millis();
+        self.metrics.checkpoint_time.set(now as f64 / 1e3);
+        self.last = Some((now, u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
+        Ok(())
+    }
+
+    /// Says that no writer of these units lives here any more.
+    pub(crate) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
+        let writers: Vec<UnitWriter> = assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
+        for result in self.io.block_on(join_all(writers.into_iter().map(UnitWriter::release))) {
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Drops the claims of units that are somebody else's now, without a word to the store: the new owner's claim fences us.
+    pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
+        for assignment in assignments {
+            self.writers.remove(assignment);
+        }
+    }
+}
+
+fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
+    Claimed {
+        assignment,
+        unit: unit.clone(),
+        start: StartAt::Configured,
+        sink_positions: None,
+        watermark: Watermark::NONE,
+        published: None,
+    }
+}
+
+fn recovered_claim(assignment: Assignment, unit: &StateUnit, recovery: Recovery, sinks: &[String]) -> Claimed {
+    match recovery {
+        Recovery::Fresh => unclaimed(assignment, unit),
+        Recovery::Resume(resume) => {
+            for (sink, position) in &resume.gone {
+                tracing::warn!(%unit, sink, position = position.get(), published = resume.published.get(), "a sink of the last run is gone from the pipeline; what it had not written will not be written");
+            }
+            let position = |sink: &String| resume.positions.get(sink).copied().unwrap_or(resume.published);
+            Claimed {
+                assignment,
+                unit: unit.clone(),
+                start: StartAt::Stored(resume.offset),
+                sink_positions: Some(sinks.iter().map(position).collect()),
+                watermark: resume.watermark,
+                published: Some(resume.published),
+            }
+        }
+    }
+}
+
+fn sink_progress(units: &[PreparedUnit], unit: &UnitSnapshot) -> SinkProgress {
+    match units.iter().find(|prepared| prepared.assignment == unit.assignment) {
+        Some(prepared) => SinkProgress {
+            position: prepared.position,
+            watermark: prepared.watermark.unwrap_or(unit.watermark),
+            files: prepared.files.clone(),
+        },
+        None => SinkProgress { position: unit.processed, watermark: unit.watermark, files: Vec::new() },
+    }
+}
+
+/// Publishes and finishes one unit's checkpoint. While the store is unavailable it tries again, with the same bytes: epochs
+/// go on meanwhile, only the checkpoint is late.
+async fn publish(assignment: Assignment, mut writer: UnitWriter, progress: Progress, metrics: WorkerMetrics) -> Publication {
+    let mut patience = Patience::new(metrics);
+    let result = async {
+        let published = loop {
+            match writer.publish(&progress).await {
+                Ok(published) => break published,
+                Err(error) => patience.wait(&writer, error).await?,
+            }
+        };
+        while let Err(error) = writer.finish(&published).await {
+            patience.wait(&writer, error).await?;
+        }
+        // Old manifests hurt nobody: the next checkpoint tries again.
+        if let Err(error) = writer.retain().await {
+            tracing::warn!(unit = %writer.unit(), %error, "old manifests could not be deleted");
+        }
+        Ok(())
+    }
+    .await;
+    Publication { assignment, offset: progress.offset, writer, result }
+}
+
+/// How often and how long a store that does not answer is waited for.
+struct Patience {
+    pause: Duration,
+    waited: Duration,
+    metrics: WorkerMetrics,
+}
+
+impl Patience {
+    fn new(metrics: WorkerMetrics) -> Patience {
+        Patience { pause: RETRY_PAUSE_MIN, waited: Duration::ZERO, metrics }
+    }
+
+    /// Waits before the next attempt, or gives the error back when another attempt cannot help or time is up.
+    async fn wait(&mut self, writer: &UnitWriter, error: Error) -> Result<()> {
+        self.metrics.checkpoints_failed.increment(1);
+        if !error.kind().is_retryable() || self.waited >= RETRY_LIMIT {
+            return Err(error);
+        }
+        tracing::warn!(unit = %writer.unit(), %error, "a checkpoint could not be published; trying again");
+        tokio::time::sleep(self.pause).await;
+        self.waited += self.pause;
+        self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+        Ok(())
+    }
+}

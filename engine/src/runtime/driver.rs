@@ -1,0 +1,303 @@
+//! One epoch: records in, rows decoded, the graph run, rows written, positions moved. The order of these is written here and
+//! nowhere else. It knows no connector, spawns nothing and never waits for the outside.
+//!
+//! - I1: a unit's position moves only after every sink has taken the epoch's rows.
+//! - I6: every record read is counted in exactly one outcome; asserted at the end of each epoch.
+
+use arrow::array::RecordBatch;
+use metrics::Counter;
+
+use super::clock;
+use super::units::HeldUnits;
+use crate::decode::{Decoder, Reason, Rejected, RejectionRate, dead_letter_batch};
+use crate::error::{Error, Result};
+use crate::observe::latency::Latency;
+use crate::observe::metrics::{SourceMetrics, WorkerMetrics, rows_out};
+use crate::observe::status::SourceCounts;
+use crate::plan::{FailedRow, Graph};
+use crate::sink::Sink;
+use crate::types::{Assignment, Epoch, Hidden, RecordBlock, RowBlock};
+
+/// What the driver needs of one source.
+#[derive(Debug)]
+pub(crate) struct SourceLane {
+    pub(crate) name: String,
+    pub(crate) decoder: Decoder,
+    pub(crate) rejection_rate: Option<RejectionRate>,
+    pub(crate) max_record_bytes: usize,
+    pub(crate) metrics: SourceMetrics,
+    pub(crate) counts: SourceCounts,
+}
+
+/// A sink and its counts.
+pub(crate) struct SinkLane {
+    pub(crate) name: String,
+    pub(crate) sink: Box<dyn Sink>,
+    rows_out: Counter,
+    pub(crate) rows: u64,
+}
+
+impl std::fmt::Debug for SinkLane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SinkLane").field("name", &self.name).field("sink", &self.sink).finish_non_exhaustive()
+    }
+}
+
+impl SinkLane {
+    pub(crate) fn new(name: &str, sink: Box<dyn Sink>) -> SinkLane {
+        SinkLane { name: name.to_owned(), sink, rows_out: rows_out(name), rows: 0 }
+    }
+
+    fn write(&mut self, position: usize, batch: RecordBatch, units: &HeldUnits) -> Result<()> {
+        let batch = units.suppress(position, batch)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.sink.write(&batch, units.names()).map_err(|error| error.context(format!("sink {}", self.name)))?;
+        let rows = batch.num_rows() as u64;
+        self.rows += rows;
+        self.rows_out.increment(rows);
+        Ok(())
+    }
+}
+
+/// Everything that one epoch touches.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) sources: Vec<SourceLane>,
+    pub(crate) graph: Graph,
+    /// The pipeline's sinks, in its order.
+    pub(crate) sinks: Vec<SinkLane>,
+    /// Rejected records; its position follows those of the sinks.
+    pub(crate) dead_letter: Option<SinkLane>,
+    pub(crate) units: HeldUnits,
+    pub(crate) epoch: Epoch,
+    pub(crate) metrics: WorkerMetrics,
+    pub(crate) latency: Latency,
+    /// Reused between epochs: (milliseconds, records) of runs of equal latency.
+    latency_runs: Vec<(u64, u64)>,
+}
+
+/// What a source read: records, or rows of a source that has columns already.
+#[derive(Debug)]
+pub(crate) enum Block {
+    Records(RecordBlock),
+    Rows(RowBlock),
+}
+
+impl Block {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Block::Records(records) => records.len(),
+            Block::Rows(rows) => rows.len(),
+        }
+    }
+}
+
+/// A block in one epoch, on its way.
+struct Lane {
+    source: usize,
+    records: RecordBlock,
+    rejected: Vec<Rejected>,
+    num_stale: usize,
+    num_late: usize,
+    num_rows: usize,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        sources: Vec<SourceLane>,
+        graph: Graph,
+        sinks: Vec<SinkLane>,
+        dead_letter: Option<SinkLane>,
+        metrics: WorkerMetrics,
+        latency: Latency,
+    ) -> Driver {
+        Driver {
+            sources,
+            graph,
+            sinks,
+            dead_letter,
+            units: HeldUnits::default(),
+            epoch: Epoch::FIRST,
+            metrics,
+            latency,
+            latency_runs: Vec::new(),
+        }
+    }
+
+    /// Number of sinks, the dead letters included: the length of a unit's `sink_positions`.
+    pub(crate) fn num_sinks(&self) -> usize {
+        self.sinks.len() + usize::from(self.dead_letter.is_some())
+    }
+
+    /// All sinks, the dead letters last, as in a unit's `sink_positions`.
+    pub(crate) fn all_sinks(&mut self) -> impl Iterator<Item = &mut SinkLane> {
+        self.sinks.iter_mut().chain(self.dead_letter.as_mut())
+    }
+
+    /// Forgets everything held in memory of units that are somebody else's now.
+    pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
+        for assignment in assignments {
+            self.units.remove(*assignment);
+            for source in &mut self.sources {
+                source.decoder.forget(*assignment);
+            }
+        }
+        for lane in self.all_sinks() {
+            lane.sink.forget(assignments);
+        }
+    }
+
+    /// Runs one epoch over what was read: `(source, block)`, those of one source in their order.
+    pub(crate) fn run_epoch(&mut self, blocks: Vec<(usize, Block)>) -> Result<()> {
+        let started = clock::now();
+        let mut lanes = Vec::with_capacity(blocks.len());
+        let mut inputs = Vec::with_capacity(blocks.len());
+        for (source, block) in blocks {
+            let (lane, batch) = self.decode(source, block)?;
+            lanes.push(lane);
+            inputs.push((source, batch));
+        }
+        self.note_latencies(&inputs)?;
+        let output = self.graph.run(inputs.clone())?;
+        note_failed_rows(&mut lanes, &inputs, &output.rejected)?;
+        for lane in &lanes {
+            self.bury(lane)?;
+        }
+        for (position, (lane, batches)) in self.sinks.iter_mut().zip(output.sinks).enumerate() {
+            for batch in batches {
+                lane.write(position, batch, &self.units)?;
+            }
+        }
+        self.emit_latencies();
+        let num_records: usize = lanes.iter().map(|lane| lane.records.len()).sum();
+        for lane in &mut lanes {
+            self.settle(lane)?;
+        }
+        self.epoch = self.epoch.next();
+        self.metrics.epochs.increment(1);
+        self.metrics.epoch_rows.record(num_records as f64);
+        self.metrics.epoch_duration.record(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn decode(&mut self, source: usize, block: Block) -> Result<(Lane, RecordBatch)> {
+        let lane = &mut self.sources[source];
+        let units = self.units.names();
+        let (decoded, records) = match block {
+            Block::Records(records) => (lane.decoder.decode(&records, units), records),
+            Block::Rows(rows) => (lane.decoder.accept_rows(&rows, units), rows.to_records()),
+        };
+        let decoded = decoded.map_err(|error| error.context(format!("source {}", lane.name)))?;
+        let num_rows = decoded.batch.num_rows();
+        let lane = Lane {
+            source,
+            records,
+            rejected: decoded.rejected,
+            num_stale: decoded.num_stale,
+            num_late: decoded.num_late,
+            num_rows,
+        };
+        Ok((lane, decoded.batch))
+    }
+
+    /// Writes a source's rejected records to the dead letters.
+    fn bury(&mut self, lane: &Lane) -> Result<()> {
+        if lane.rejected.is_empty() {
+            return Ok(());
+        }
+        let source = &self.sources[lane.source];
+        let Some(sink) = self.dead_letter.as_mut() else {
+            return Err(no_dead_letter(lane, source, &self.units));
+        };
+        let batch = dead_letter_batch(&lane.records, &lane.rejected, self.units.names(), source.max_record_bytes)?;
+        sink.write(self.sinks.len(), batch, &self.units)
+    }
+
+    /// Counts a source's records and moves its units past them.
+    fn settle(&mut self, lane: &mut Lane) -> Result<()> {
+        self.units.advance(&lane.records.units, &lane.records.offsets)?;
+        let source = &mut self.sources[lane.source];
+        let (read, rejected) = (lane.records.len() as u64, lane.rejected.len() as u64);
+        let decoded = (lane.num_rows as u64).saturating_sub(lane.rejected.iter().filter(|one| one.reason == Reason::SqlError).count() as u64);
+        let outcome = decoded + rejected + lane.num_stale as u64;
+        if outcome != read {
+            // I6: a record that has no outcome, or two, is a bug that would lose or double rows.
+            return Err(Error::internal(format!(
+                "source {}: {read} records were read, but {decoded} decoded, {rejected} rejected and {} stale",
+                source.name, lane.num_stale
+            )));
+        }
+        source.counts.read += read;
+        source.counts.decoded += decoded;
+        source.counts.rejected += rejected;
+        source.counts.stale += lane.num_stale as u64;
+        source.counts.late += lane.num_late as u64;
+        source.metrics.read.increment(read);
+        source.metrics.bytes.increment(lane.records.num_bytes() as u64);
+        source.metrics.decoded.increment(decoded);
+        source.metrics.late.increment(lane.num_late as u64);
+        for rejected in &lane.rejected {
+            source.metrics.rejected(rejected.reason.as_str(), 1);
+        }
+        match &mut source.rejection_rate {
+            Some(rate) => rate.observe(decoded as usize, &lane.rejected),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes the broker timestamps of the rows about to be run, as runs of equal milliseconds.
+    fn note_latencies(&mut self, inputs: &[(usize, RecordBatch)]) -> Result<()> {
+        self.latency_runs.clear();
+        for (_, batch) in inputs {
+            for time in Hidden::of(batch)?.broker_time.values() {
+                let Ok(time) = u64::try_from(*time) else { continue };
+                match self.latency_runs.last_mut() {
+                    Some((last, records)) if *last == time => *records += 1,
+                    _ => self.latency_runs.push((time, 1)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns the noted timestamps into latencies, now that the rows are out.
+    fn emit_latencies(&mut self) {
+        let now = u64::try_from(clock::wall_millis()).unwrap_or(0);
+        for (time, records) in &mut self.latency_runs {
+            *time = now.saturating_sub(*time);
+            self.metrics.latency.record_many(*time as f64 / 1e3, usize::try_from(*records).unwrap_or(usize::MAX));
+        }
+        self.latency.record(self.latency_runs.iter().copied());
+    }
+}
+
+/// Rows whose SQL failed join the rejected records of their block.
+fn note_failed_rows(lanes: &mut [Lane], inputs: &[(usize, RecordBatch)], failed: &[FailedRow]) -> Result<()> {
+    for row in failed {
+        let hidden = Hidden::of(&inputs[row.input].1)?;
+        let (unit, offset) = (hidden.unit.value(row.row), hidden.offset.value(row.row));
+        let lane = &mut lanes[row.input];
+        let Some(record) = (0..lane.records.len()).find(|i| lane.records.units[*i] == unit && lane.records.offsets[*i] == offset) else {
+            return Err(Error::internal("a row failed whose record was not read in this epoch"));
+        };
+        lane.rejected.push(Rejected { record, reason: Reason::SqlError, detail: Some(row.failure.to_string()) });
+    }
+    for lane in lanes {
+        lane.rejected.sort_by_key(|rejected| rejected.record);
+    }
+    Ok(())
+}
+
+fn no_dead_letter(lane: &Lane, source: &SourceLane, units: &HeldUnits) -> Error {
+    let first = &lane.rejected[0];
+    let unit = units.names().get(Assignment(lane.records.units[first.record]));
+    let place = unit.map_or_else(|| source.name.clone(), ToString::to_string);
+    Error::data(format!(
+        "{place}: the record at offset {} was rejected ({}{}), and the pipeline has no dead letters; add `dead_letter:` to keep such records and go on",
+        lane.records.offsets[first.record],
+        first.reason.as_str(),
+        first.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default(),
+    ))
+}

@@ -1,0 +1,15 @@
+//! The run: settings become components, components become workers, workers turn records into epochs and publish how far they
+//! came. The only layer that knows all others.
+
+mod build;
+mod checkpointer;
+pub mod clock;
+mod driver;
+mod functions;
+mod run;
+pub mod tasks;
+mod units;
+mod worker;
+
+pub use functions::plan_unloaded;
+pub use run::{RunHandle, RunSummary, start};

@@ -1,0 +1,193 @@
+//! A process that runs a pipeline: models loaded, plan compiled, workers started, and one verdict at the end. The first
+//! worker to fail stops the others.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::build::{self, Shared};
+use super::worker::panicked;
+use super::{clock, tasks};
+use crate::error::{Error, Result};
+use crate::observe::latency::Latency;
+use crate::observe::status::{SourceCounts, Status, StatusBoard};
+use crate::observe::{http, metrics};
+use crate::pipeline::settings::Pipeline;
+use crate::source::Waker;
+
+/// A run in progress.
+#[derive(Debug)]
+pub struct RunHandle {
+    stop: CancellationToken,
+    wakers: Vec<Waker>,
+    status: StatusBoard,
+    latency: Latency,
+    http: Option<SocketAddr>,
+    supervisor: JoinHandle<Result<()>>,
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct RunSummary {
+    /// The last status document.
+    pub status: Status,
+    /// Latency from the broker's timestamps to emission.
+    pub latency: Latency,
+}
+
+impl RunSummary {
+    /// The counts of all sources and workers together.
+    #[must_use]
+    pub fn counts(&self) -> SourceCounts {
+        counts(&self.status)
+    }
+}
+
+fn counts(status: &Status) -> SourceCounts {
+    let mut sum = SourceCounts::default();
+    for counts in status.workers.iter().flat_map(|worker| worker.sources.values()) {
+        sum.read += counts.read;
+        sum.decoded += counts.decoded;
+        sum.rejected += counts.rejected;
+        sum.stale += counts.stale;
+        sum.late += counts.late;
+    }
+    sum
+}
+
+impl RunHandle {
+    /// Asks for a graceful stop: drain, publish, commit.
+    pub fn stop(&self) {
+        self.stop.cancel();
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+
+    /// A way to ask for a graceful stop from elsewhere, as a signal handler does.
+    #[must_use]
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
+        let (stop, wakers) = (self.stop.clone(), self.wakers.clone());
+        move || {
+            stop.cancel();
+            for waker in &wakers {
+                waker.wake();
+            }
+        }
+    }
+
+    /// What the run says of itself now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.read()
+    }
+
+    /// The counts of all sources and workers together, as of the last report.
+    #[must_use]
+    pub fn counts(&self) -> SourceCounts {
+        counts(&self.status.read())
+    }
+
+    /// Latency so far.
+    #[must_use]
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Where metrics and status are served.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Whether all workers have ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.supervisor.is_finished()
+    }
+
+    /// Waits for the end: every source ended, a stop, or an error.
+    pub fn join(self) -> Result<RunSummary> {
+        let result = self.supervisor.join().unwrap_or_else(|_| Err(Error::internal("the supervisor of the workers panicked")));
+        result.map(|()| RunSummary { status: self.status.read(), latency: self.latency })
+    }
+}
+
+/// Starts a pipeline. Returns when models are loaded, the plan is compiled and the workers run.
+pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunHandle> {
+    let io = tasks::io_runtime()?;
+    let recorder = http::install_recorder()?;
+    let delivery = format!("{:?}", pipeline.delivery);
+    let status = StatusBoard::new(&pipeline.name, &delivery, pipeline.run.workers, clock::wall_millis());
+    let shared = Shared::build(pipeline, env, io.handle(), &status)?;
+    for model in status.read().models {
+        metrics::model_in_use(&model.name, &model.version, &model.sha256);
+    }
+    let stop = CancellationToken::new();
+    let mut http_task = None;
+    let mut address = None;
+    if let Some(listen) = pipeline.http {
+        let (bound, serving) = io.block_on(http::serve(listen, status.clone(), recorder, stop.child_token()))?;
+        tracing::info!(address = %bound, "serving /metrics, /healthz, /readyz and /status");
+        address = Some(bound);
+        http_task = Some(tasks::spawn(io.handle(), serving));
+    }
+    let latency = Latency::default();
+    let mut wakers = Vec::new();
+    let mut workers = Vec::new();
+    for index in 0..pipeline.run.workers {
+        let (waker, wake) = Waker::new();
+        let worker = build::worker(pipeline, &shared, index, waker.clone(), wake, stop.clone(), &status, &latency)?;
+        wakers.push(waker);
+        workers.push(worker);
+    }
+    let workers = workers
+        .into_iter()
+        .map(|worker| tasks::spawn_thread(&format!("tidemill-w{}", worker.index), move || worker.run()))
+        .collect::<Result<Vec<_>>>()?;
+    let supervisor = Supervisor { workers, stop: stop.clone(), wakers: wakers.clone(), http_task, io, shared: Arc::new(shared) };
+    let supervisor = tasks::spawn_thread("tidemill-supervisor", move || supervisor.run())?;
+    Ok(RunHandle { stop, wakers, status, latency, http: address, supervisor })
+}
+
+/// Waits for the workers; owns what must outlive them.
+struct Supervisor {
+    workers: Vec<JoinHandle<Result<()>>>,
+    stop: CancellationToken,
+    wakers: Vec<Waker>,
+    http_task: Option<tokio::task::JoinHandle<()>>,
+    io: Runtime,
+    shared: Arc<Shared>,
+}
+
+impl Supervisor {
+    fn run(mut self) -> Result<()> {
+        let mut verdict = Ok(());
+        let mut running: Vec<(usize, JoinHandle<Result<()>>)> = self.workers.drain(..).enumerate().collect();
+        while !running.is_empty() {
+            let (ended, rest): (Vec<_>, Vec<_>) = running.into_iter().partition(|(_, worker)| worker.is_finished());
+            running = rest;
+            for (index, worker) in ended {
+                let result = worker.join().unwrap_or_else(|_| Err(panicked(index)));
+                if let Err(error) = result {
+                    tracing::error!(worker = index, kind = %error.kind(), %error, "a worker failed; the others stop");
+                    self.stop.cancel();
+                    self.wakers.iter().for_each(Waker::wake);
+                    verdict = verdict.and(Err(error));
+                }
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        self.stop.cancel();
+        if let Some(task) = self.http_task.take() {
+            drop(self.io.block_on(async { tokio::time::timeout(std::time::Duration::from_secs(1), task).await }));
+        }
+        drop(self.shared);
+        self.io.shutdown_timeout(std::time::Duration::from_secs(5));
+        verdict
+    }
+}

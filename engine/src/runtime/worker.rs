@@ -1,0 +1,338 @@
+//! A worker: one thread that owns its sources, its plan, its sinks and its state units, and turns records into epochs at its
+//! own pace. It starts partitions that it is given, and gives them back only when all that was read of them is published.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio_util::sync::CancellationToken;
+
+use super::checkpointer::Checkpointer;
+use super::clock;
+use super::driver::{Block, Driver};
+use super::units::HeldUnit;
+use crate::error::{Error, Result};
+use crate::observe::metrics::partition_gauges;
+use crate::observe::status::{PartitionStatus, StatusBoard};
+use crate::source::{Source, SourceEvent, StartAt};
+use crate::types::{Assignment, Offset, StateUnit};
+
+/// Longest sleep of a worker with nothing to do: how late it may notice that something went wrong without a wake-up.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// Sleep while deliveries of a checkpoint are outstanding.
+const PREPARING_WAIT: Duration = Duration::from_millis(1);
+/// How often positions are reported and the status document is written.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A source as the worker holds it.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) pending: Vec<Block>,
+    pub(crate) has_ended: bool,
+    /// Whether its partitions (perhaps none) have been named.
+    pub(crate) is_assigned: bool,
+}
+
+/// When an epoch starts and how large it may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trigger {
+    pub(crate) max_batch_rows: usize,
+    pub(crate) max_wait: Duration,
+}
+
+impl Trigger {
+    /// Whether to run what is pending now: it is full, it has waited long enough, or nothing more can come.
+    pub(crate) fn is_due(self, num_pending: usize, waited: Duration, is_exhausted: bool) -> bool {
+        num_pending > 0 && (num_pending >= self.max_batch_rows || waited >= self.max_wait || is_exhausted)
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) feeds: Vec<Feed>,
+    pub(crate) driver: Driver,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) trigger: Trigger,
+    pub(crate) wake: Receiver<()>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) status: StatusBoard,
+    pub(crate) reported_at: Instant,
+    pub(crate) pending_since: Option<Instant>,
+}
+
+impl Worker {
+    /// Runs until every source has ended or a stop is asked for; then drains: runs what was read, publishes, gives back.
+    pub(crate) fn run(mut self) -> Result<()> {
+        let span = tracing::info_span!("worker", worker = self.index);
+        let _entered = span.enter();
+        let result = self.turn_until_done().and_then(|()| self.drain());
+        self.status.update(self.index, |worker| worker.ready = false);
+        for feed in &mut self.feeds {
+            // After an error the client is closed without publishing: the next start goes on from the last manifest.
+            if let Err(error) = feed.source.close(self.stop_timeout) {
+                tracing::warn!(%error, "a source did not close");
+            }
+        }
+        result
+    }
+
+    fn turn_until_done(&mut self) -> Result<()> {
+        while !self.stop.is_cancelled() {
+            let heard = self.listen()?;
+            let ran = self.run_if_due()?;
+            self.checkpointer.tick(&mut self.driver)?;
+            if self.reported_at.elapsed() >= REPORT_INTERVAL {
+                self.report();
+            }
+            if self.feeds.iter().all(|feed| feed.has_ended && feed.pending.is_empty()) {
+                break;
+            }
+            if !heard && !ran {
+                self.sleep();
+            }
+        }
+        Ok(())
+    }
+
+    fn sleep(&self) {
+        let mut wait = if self.checkpointer.is_preparing() { PREPARING_WAIT } else { IDLE_WAIT };
+        if let Some(due) = self.checkpointer.next_due() {
+            wait = wait.min(due.saturating_duration_since(clock::now()));
+        }
+        if let Some(since) = self.pending_since {
+            wait = wait.min((since + self.trigger.max_wait).saturating_duration_since(clock::now()));
+        }
+        if let Err(RecvTimeoutError::Disconnected) = self.wake.recv_timeout(wait) {
+            // Every source is gone; what is left is to notice their end.
+            std::thread::sleep(wait);
+        }
+    }
+
+    fn num_pending(&self) -> usize {
+        self.feeds.iter().flat_map(|feed| &feed.pending).map(Block::len).sum()
+    }
+
+    /// Takes what the sources have, up to a full epoch. Whether anything was heard.
+    fn listen(&mut self) -> Result<bool> {
+        let mut heard = false;
+        for index in 0..self.feeds.len() {
+            while self.num_pending() < self.trigger.max_batch_rows {
+                let Some(event) = self.feeds[index].source.next_event()? else { break };
+                heard = true;
+                self.handle(index, event)?;
+            }
+        }
+        Ok(heard)
+    }
+
+    fn handle(&mut self, index: usize, event: SourceEvent) -> Result<()> {
+        match event {
+            SourceEvent::Records(records) => {
+                self.queue(index, Block::Records(records));
+                Ok(())
+            }
+            SourceEvent::Rows(rows) => {
+                self.queue(index, Block::Rows(rows));
+                Ok(())
+            }
+            SourceEvent::Assigned(units) => self.take_over(index, units),
+            SourceEvent::Revoked(assignments) => self.give_back(index, &assignments),
+            SourceEvent::Lost(assignments) => {
+                tracing::warn!(partitions = assignments.len(), "partitions were lost to another worker; what was not published is discarded");
+                self.driver.metrics.rebalances.increment(1);
+                self.discard(&assignments)
+            }
+            SourceEvent::DataLost { assignment, wanted, found } => {
+                self.note_data_loss(index, assignment, wanted, found);
+                Ok(())
+            }
+            SourceEvent::End => {
+                self.feeds[index].has_ended = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps a block for the next epoch. Records of one source become one block, so that an epoch decodes them at once.
+    fn queue(&mut self, index: usize, block: Block) {
+        if block.len() == 0 {
+            return;
+        }
+        self.pending_since.get_or_insert_with(clock::now);
+        let pending = &mut self.feeds[index].pending;
+        match (pending.last_mut(), block) {
+            (Some(Block::Records(before)), Block::Records(more)) => before.append(&more),
+            (_, block) => pending.push(block),
+        }
+    }
+
+    /// Claims assigned units and starts them where their manifests say.
+    fn take_over(&mut self, index: usize, units: Vec<(Assignment, StateUnit)>) -> Result<()> {
+        self.driver.metrics.rebalances.increment(1);
+        self.feeds[index].is_assigned = true;
+        let num_sinks = self.driver.num_sinks();
+        let names: Vec<String> = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
+        let claimed = self.checkpointer.claim(&units, &names)?;
+        let starts: Vec<(Assignment, StartAt)> = claimed.iter().map(|claim| (claim.assignment, claim.start)).collect();
+        let resolved = self.feeds[index].source.start(&starts)?;
+        for claim in claimed {
+            let Some((_, offset)) = resolved.iter().find(|(assignment, _)| *assignment == claim.assignment) else {
+                // Taken again while we claimed it: the revocation is on its way.
+                self.checkpointer.release(&[claim.assignment])?;
+                continue;
+            };
+            self.driver.sources[index].decoder.set_watermark(claim.assignment, claim.watermark);
+            let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![*offset; num_sinks]);
+            tracing::info!(unit = %claim.unit, offset = offset.get(), "partition taken over");
+            let held = HeldUnit { source: index, unit: claim.unit, processed: *offset, sink_positions, published: claim.published };
+            self.driver.units.insert(claim.assignment, held);
+        }
+        self.driver.metrics.units.set(self.driver.units.len() as f64);
+        self.report();
+        Ok(())
+    }
+
+    /// Publishes all that was read of revoked units, and lets them go.
+    fn give_back(&mut self, index: usize, assignments: &[Assignment]) -> Result<()> {
+        self.driver.metrics.rebalances.increment(1);
+        self.run_pending()?;
+        self.checkpointer.close(&mut self.driver, assignments)?;
+        self.checkpointer.release(assignments)?;
+        self.discard(assignments)?;
+        self.feeds[index].source.release(assignments)?;
+        tracing::info!(partitions = assignments.len(), "partitions given back");
+        Ok(())
+    }
+
+    fn discard(&mut self, assignments: &[Assignment]) -> Result<()> {
+        self.checkpointer.forget(assignments);
+        for (_, held) in self.driver.units.iter().filter(|(assignment, _)| assignments.contains(assignment)) {
+            let (lag, _) = partition_gauges(&held.unit);
+            lag.set(0.0);
+        }
+        self.driver.forget(assignments);
+        self.driver.metrics.units.set(self.driver.units.len() as f64);
+        Ok(())
+    }
+
+    fn note_data_loss(&mut self, index: usize, assignment: Assignment, wanted: Offset, found: Offset) {
+        let lost = u64::try_from(found.get() - wanted.get()).unwrap_or(0);
+        self.driver.sources[index].metrics.lost.increment(lost);
+        let unit = self.driver.units.names().get(assignment).map(ToString::to_string);
+        tracing::error!(unit, wanted = wanted.get(), found = found.get(), "records are gone from the log; going on after them, as on_data_loss says");
+    }
+
+    fn run_if_due(&mut self) -> Result<bool> {
+        let waited = self.pending_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let is_exhausted = self.feeds.iter().all(|feed| feed.has_ended);
+        if !self.trigger.is_due(self.num_pending(), waited, is_exhausted) {
+            return Ok(false);
+        }
+        self.run_pending()?;
+        Ok(true)
+    }
+
+    /// Runs everything pending, as epochs of at most `max_batch_rows` where a block is not larger already.
+    fn run_pending(&mut self) -> Result<()> {
+        self.pending_since = None;
+        let blocks: Vec<(usize, Block)> = self
+            .feeds
+            .iter_mut()
+            .enumerate()
+            .flat_map(|(index, feed)| feed.pending.drain(..).map(move |block| (index, block)))
+            .collect();
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        self.driver.run_epoch(blocks)
+    }
+
+    /// Ends: runs what was read, publishes everything, and gives all units back.
+    fn drain(&mut self) -> Result<()> {
+        self.run_pending()?;
+        let held: Vec<Assignment> = self.driver.units.iter().map(|(assignment, _)| assignment).collect();
+        self.checkpointer.close(&mut self.driver, &held)?;
+        self.report();
+        self.checkpointer.release(&held)?;
+        tracing::info!(partitions = held.len(), "drained");
+        Ok(())
+    }
+
+    /// Writes the status document and the gauges, and tells the sources our positions.
+    fn report(&mut self) {
+        self.reported_at = clock::now();
+        let mut partitions = Vec::with_capacity(self.driver.units.len());
+        for (index, feed) in self.feeds.iter_mut().enumerate() {
+            let progress = feed.source.progress();
+            let mut positions = Vec::new();
+            for (assignment, held) in self.driver.units.iter().filter(|(_, held)| held.source == index) {
+                let end = progress.iter().find(|one| one.assignment == assignment).and_then(|one| one.end);
+                partitions.push(partition_status(held, end, self.driver.sources[index].decoder.watermark(assignment).get()));
+                positions.extend(held.published.map(|published| (assignment, published)));
+            }
+            feed.source.report(&positions);
+        }
+        let driver = &mut self.driver;
+        let rows_out = driver.all_sinks().map(|lane| (lane.name.clone(), lane.rows)).collect();
+        let sources = driver.sources.iter().map(|lane| (lane.name.clone(), lane.counts)).collect();
+        let (checkpoint_at_ms, checkpoint_millis) = self.checkpointer.last();
+        let is_ready = self.feeds.iter().all(|feed| feed.is_assigned);
+        self.status.update(self.index, |worker| {
+            worker.ready = is_ready;
+            worker.epochs = driver.epoch.get() - 1;
+            worker.sources = sources;
+            worker.rows_out = rows_out;
+            worker.partitions = partitions;
+            worker.checkpoint_at_ms = checkpoint_at_ms;
+            worker.checkpoint_millis = checkpoint_millis;
+        });
+    }
+}
+
+fn partition_status(held: &HeldUnit, end: Option<Offset>, watermark: Option<crate::types::EventTime>) -> PartitionStatus {
+    let lag = end.map(|end| (end.get() - held.processed.get()).max(0));
+    let (lag_gauge, position_gauge) = partition_gauges(&held.unit);
+    if let Some(lag) = lag {
+        lag_gauge.set(lag as f64);
+    }
+    position_gauge.set(held.processed.get() as f64);
+    PartitionStatus {
+        source: held.unit.source.to_string(),
+        topic: held.unit.topic.to_string(),
+        partition: held.unit.partition,
+        position: held.processed.get(),
+        published: held.published.map(Offset::get),
+        end: end.map(Offset::get),
+        lag,
+        watermark_micros: watermark.map(crate::types::EventTime::as_micros),
+    }
+}
+
+/// What a worker's thread ended with when it panicked.
+pub(crate) fn panicked(index: usize) -> Error {
+    Error::internal(format!("worker {index} ended by a panic; the log has its message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_starts_with_the_first_record_when_nothing_is_to_be_waited_for() {
+        let trigger = Trigger { max_batch_rows: 100, max_wait: Duration::ZERO };
+        assert!(trigger.is_due(1, Duration::ZERO, false));
+        assert!(!trigger.is_due(0, Duration::from_secs(1), true));
+    }
+
+    #[test]
+    fn an_epoch_waits_for_more_rows_but_not_past_its_deadline_its_size_or_the_end() {
+        let trigger = Trigger { max_batch_rows: 100, max_wait: Duration::from_millis(5) };
+        assert!(!trigger.is_due(99, Duration::from_millis(4), false));
+        assert!(trigger.is_due(99, Duration::from_millis(5), false));
+        assert!(trigger.is_due(100, Duration::ZERO, false));
+        assert!(trigger.is_due(1, Duration::ZERO, true));
+    }
+}

@@ -1,0 +1,441 @@
+//! The credible world: users with habits, merchants with prices, and the honest purchases of any user at any time.
+//! Everything is a pure function of (seed, user, time); nothing here remembers what was made before, so any range of time and any
+//! shard of users can be made alone. Fraud is in `campaigns`.
+
+use super::numbers::{Cells, Normal, Stream, exp, key, mix, nth, poisson, to_unit};
+use super::places::{
+    CATEGORIES, COUNTRIES, HOUR_WEIGHTS, NAME_FIRST, NAME_SECOND, ONLINE_HOMES, WEEKDAY_WEIGHTS,
+};
+use super::row::{Channel, Kind, MAX_CENTS, Row};
+use super::settings::{DAY_MS, GeneratorSettings};
+
+pub(super) const HOUR_MS: i64 = 3_600_000;
+
+// Domains of keys: two objects of different domains never share randomness.
+const USER: u64 = 1;
+const MERCHANT: u64 = 2;
+const PURCHASE: u64 = 3;
+const FAVOURITE: u64 = 4;
+const TRAVEL: u64 = 5;
+const DEVICE: u64 = 6;
+pub(super) const CAMPAIGN: u64 = 7;
+
+const NUM_FAVOURITES: usize = 10;
+const FAVOURITE_SHARE: f64 = 0.66;
+const ONLINE_SHARE: f64 = 0.30;
+const WAVE_SHARE: f64 = 0.30;
+/// A purchase that begins a spree is followed by 2 to 5 more.
+const SPREE_CHANCE: f64 = 0.035;
+const SPREE_MEAN: f64 = 3.5;
+const SPREE_MS: i64 = 25 * 60_000;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct User {
+    per_hour: f32,
+    /// The logarithm of how much dearer than the merchant's median this user buys.
+    pub(super) log_amount: f32,
+    pub(super) home: u8,
+    /// Added to the hour of UTC to find the user's own.
+    clock: u8,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Merchant {
+    pub(super) log_price: f32,
+    pub(super) home: u8,
+    pub(super) category: u8,
+    pub(super) is_online: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Merchants {
+    pub(super) all: Vec<Merchant>,
+    pub(super) names: Vec<String>,
+    /// Physical merchants by country, most popular first.
+    pub(super) local: Vec<Vec<u32>>,
+    pub(super) online: Vec<u32>,
+    /// Those that the drift brings.
+    wave: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) settings: GeneratorSettings,
+    pub(super) seed: u64,
+    pub(super) users: Vec<User>,
+    pub(super) merchants: Merchants,
+    pub(super) slot_ms: i64,
+    /// Honest purchases of a mean day, all users.
+    pub(super) honest_per_day: f64,
+    pub(super) homes: Cells,
+    hours: Cells,
+    favourites: Cells,
+    normal: Normal,
+    /// Twice the day, so that an hour plus a clock needs no modulo.
+    hour_weights: [f64; 48],
+}
+
+pub(super) fn domain(seed: u64, domain: u64) -> u64 {
+    key(seed, domain, 0x7469_6465)
+}
+
+/// The longest of the allowed slots that stays small, unless walking over the users would then cost more than their events.
+fn choose_slot_ms(settings: &GeneratorSettings) -> i64 {
+    let mut chosen = HOUR_MS;
+    for slot_ms in [HOUR_MS, 600_000, 60_000, 10_000, 1_000] {
+        let rows = settings.events_per_second() * slot_ms as f64 / 1000.0;
+        if slot_ms == HOUR_MS || rows * 16.0 > f64::from(settings.num_users) {
+            chosen = slot_ms;
+        }
+        if rows <= 65_536.0 {
+            break;
+        }
+    }
+    chosen
+}
+
+fn skewed(bits: u64, len: usize) -> usize {
+    // A third power: the density of rank r falls as r^(-2/3), a Zipf-like popularity without a logarithm.
+    let u = to_unit(bits);
+    (u * u * u * len as f64) as usize
+}
+
+impl Merchants {
+    fn new(seed: u64, settings: &GeneratorSettings, normal: &Normal) -> Self {
+        let seed = domain(seed, MERCHANT);
+        let homes = Cells::new(&COUNTRIES.map(|c| f64::from(c.weight)));
+        let place = Cells::new(&CATEGORIES.map(|c| f64::from(c.weight)));
+        let online_place = Cells::new(&CATEGORIES.map(|c| f64::from(c.online_weight)));
+        let first_of_wave = settings.num_merchants;
+        let wave_share = settings.drift.map_or(0.0, |d| d.new_merchants);
+        let num_wave = (f64::from(first_of_wave) * wave_share) as u32;
+        let mut merchants = Self {
+            all: Vec::new(),
+            names: Vec::new(),
+            local: vec![Vec::new(); COUNTRIES.len()],
+            online: Vec::new(),
+            wave: (first_of_wave..first_of_wave + num_wave).collect(),
+        };
+        for index in 0..first_of_wave + num_wave {
+            let mut stream = Stream::new(nth(seed, u64::from(index)));
+            // The first ones give every country a merchant, and then the world some online ones.
+            let fixed = (index as usize) < COUNTRIES.len();
+            let is_online = !fixed && (stream.chance(0.25) || index < 34);
+            let home = if fixed {
+                index as u8
+            } else if is_online {
+                ONLINE_HOMES[stream.below(4) as usize]
+            } else {
+                homes.at(stream.bits()) as u8
+            };
+            let category = if is_online { online_place.at(stream.bits()) } else { place.at(stream.bits()) };
+            let log_price = CATEGORIES[category].log_price + 0.4 * normal.at(stream.bits());
+            merchants.all.push(Merchant { log_price: log_price as f32, home, category: category as u8, is_online });
+            merchants.names.push(merchant_name(index, category, stream.bits()));
+            if index < first_of_wave {
+                let list = if is_online { &mut merchants.online } else { &mut merchants.local[usize::from(home)] };
+                list.push(index);
+            }
+        }
+        merchants
+    }
+
+    pub(super) fn get(&self, index: u32) -> &Merchant {
+        &self.all[index as usize]
+    }
+
+    /// A physical merchant of a country, by popularity.
+    pub(super) fn local(&self, country: u8, bits: u64) -> u32 {
+        let list = &self.local[usize::from(country)];
+        list[skewed(bits, list.len())]
+    }
+
+    fn online(&self, bits: u64) -> u32 {
+        self.online[skewed(bits, self.online.len())]
+    }
+}
+
+/// Two words by a bijection of the index (so that names differ) and a word of the category; a number once the words run out.
+fn merchant_name(index: u32, category: usize, bits: u64) -> String {
+    let pairs = (NAME_FIRST.len() * NAME_SECOND.len()) as u32;
+    let pair = (index % pairs * 607 % pairs) as usize;
+    let first = NAME_FIRST[pair % NAME_FIRST.len()];
+    let second = NAME_SECOND[pair / NAME_FIRST.len()];
+    let suffix = CATEGORIES[category].suffixes[(bits & 3) as usize];
+    match index / pairs {
+        0 => format!("{first} {second} {suffix}"),
+        round => format!("{first} {second} {suffix} {}", round + 1),
+    }
+}
+
+impl World {
+    pub(super) fn new(settings: GeneratorSettings) -> Self {
+        let normal = Normal::new();
+        let homes = Cells::new(&COUNTRIES.map(|c| f64::from(c.weight)));
+        let mean = HOUR_WEIGHTS.iter().sum::<f64>() / 24.0;
+        let mut hour_weights = [0.0; 48];
+        for (i, weight) in hour_weights.iter_mut().enumerate() {
+            *weight = HOUR_WEIGHTS[i % 24] / mean;
+        }
+        let ranks: [f64; NUM_FAVOURITES] = std::array::from_fn(|i| 1.0 / (i as f64 + 1.0));
+        let seed = mix(settings.seed ^ 0x7469_6465_6d69_6c6c);
+        let mut users = make_users(seed, &settings, &normal, &homes);
+        let honest = |users: &[User]| users.iter().map(|u| f64::from(u.per_hour)).sum::<f64>();
+        if settings.hot_user_share > 0.0
+            && let Some((hot, others)) = users.split_last_mut()
+            && !others.is_empty()
+        {
+            hot.per_hour = (honest(others) * settings.hot_user_share / (1.0 - settings.hot_user_share)) as f32;
+        }
+        Self {
+            seed,
+            merchants: Merchants::new(seed, &settings, &normal),
+            slot_ms: choose_slot_ms(&settings),
+            honest_per_day: honest(&users) * 24.0 * (1.0 + SPREE_CHANCE * SPREE_MEAN),
+            users,
+            homes,
+            hours: Cells::new(&HOUR_WEIGHTS),
+            favourites: Cells::new(&ranks),
+            normal,
+            hour_weights,
+            settings,
+        }
+    }
+
+    /// Honest purchases expected on a day: the closed form that the number of frauds of that day rests on.
+    pub(super) fn honest_on(&self, day: i64) -> f64 {
+        // Day 0 was a Thursday.
+        self.honest_per_day * WEEKDAY_WEIGHTS[(day + 3).rem_euclid(7) as usize]
+    }
+
+    pub(super) fn has_drifted(&self, ms: i64) -> bool {
+        self.settings.drift.is_some_and(|d| ms >= d.from_ms)
+    }
+
+    /// The step over users and the first one, so that only those of the shard are walked.
+    pub(super) fn shard(&self) -> (u32, u32) {
+        self.settings.shard.map_or((0, 1), |s| (s.index, s.of))
+    }
+
+    /// Appends the purchases that begin in a slot, in no order. Those of sprees may lie in the next slot.
+    pub(super) fn honest_purchases(&self, slot: i64, out: &mut Vec<Row>) {
+        let start = slot * self.slot_ms;
+        let day = start.div_euclid(DAY_MS);
+        let hour = (start.rem_euclid(DAY_MS) / HOUR_MS) as usize;
+        let weight = WEEKDAY_WEIGHTS[(day + 3).rem_euclid(7) as usize] * self.slot_ms as f64 / HOUR_MS as f64;
+        let weights: [f64; 24] = std::array::from_fn(|clock| self.hour_weights[hour + clock] * weight);
+        let slot_seed = key(domain(self.seed, PURCHASE), slot as u64, 0);
+        let (first, step) = self.shard();
+        for index in (first..self.users.len() as u32).step_by(step as usize) {
+            let user = &self.users[index as usize];
+            let bits = nth(slot_seed, u64::from(index));
+            let u = to_unit(bits);
+            let lambda = f64::from(user.per_hour) * weights[usize::from(user.clock)];
+            // 1 - e^-lambda < lambda: most users buy nothing in most slots, and leave here.
+            if u >= lambda {
+                continue;
+            }
+            let mut stream = Stream::new(mix(bits ^ PURCHASE));
+            for _ in 0..poisson(lambda, 1.0 - u, &mut stream) {
+                let ms = start + stream.below_ms(self.slot_ms);
+                self.visit(index, ms, &mut stream, out);
+            }
+        }
+    }
+
+    /// One purchase, or a spree of some.
+    fn visit(&self, user: u32, ms: i64, stream: &mut Stream, out: &mut Vec<Row>) {
+        out.push(self.purchase(user, ms, Kind::Honest, stream));
+        if stream.chance(SPREE_CHANCE) {
+            let more = 2 + stream.below(4);
+            for _ in 0..more {
+                let later = 1 + stream.below_ms(SPREE_MS.min(self.slot_ms - 1));
+                out.push(self.purchase(user, ms + later, Kind::Honest, stream));
+            }
+        }
+    }
+
+    /// A purchase of a user's own: by habit or not, at home or on a journey.
+    pub(super) fn purchase(&self, user: u32, ms: i64, kind: Kind, stream: &mut Stream) -> Row {
+        let day = ms.div_euclid(DAY_MS);
+        let here = self.whereabouts(user, day);
+        let merchant = self.choose_merchant(user, day, here, stream);
+        let is_online = self.merchants.get(merchant).is_online;
+        let choice = stream.bits();
+        let (channel, device) = if is_online {
+            let channel = if choice & 0xff < 110 { Channel::App } else { Channel::Online };
+            (channel, self.own_device(user, day, choice >> 8))
+        } else {
+            (Channel::CardPresent, 0)
+        };
+        // Three in a hundred of the online purchases seem to come from elsewhere (proxies, roaming).
+        let country = if !is_online {
+            self.merchants.get(merchant).home
+        } else if (choice >> 32) & 0xff < 8 {
+            self.homes.at(stream.bits()) as u8
+        } else {
+            here
+        };
+        let usd = self.price(user, merchant, ms, stream.bits());
+        let cents = self.rounded_by_habit(usd, merchant, choice >> 40);
+        self.row(user, ms, kind, Spending { merchant, cents, country, channel, device }, stream)
+    }
+
+    pub(super) fn row(&self, user: u32, ms: i64, kind: Kind, spending: Spending, stream: &mut Stream) -> Row {
+        Row {
+            event_ms: ms,
+            sent_ms: ms,
+            id: [stream.bits(), stream.bits()],
+            device: spending.device,
+            user,
+            merchant: spending.merchant,
+            cents: spending.cents,
+            currency: self.merchants.get(spending.merchant).home,
+            country: spending.country,
+            kind,
+            channel: spending.channel,
+        }
+    }
+
+    fn choose_merchant(&self, user: u32, day: i64, here: u8, stream: &mut Stream) -> u32 {
+        let home = self.users[user as usize].home;
+        if stream.chance(FAVOURITE_SHARE) {
+            let favourite = self.favourite(user, self.favourites.at(stream.bits()), day);
+            if here == home || self.merchants.get(favourite).is_online {
+                return favourite;
+            }
+            return self.merchants.local(here, stream.bits());
+        }
+        let bits = stream.bits();
+        let wave = &self.merchants.wave;
+        if !wave.is_empty() && self.has_drifted(day * DAY_MS) && stream.chance(WAVE_SHARE) {
+            return wave[skewed(bits, wave.len())];
+        }
+        if stream.chance(ONLINE_SHARE) { self.merchants.online(bits) } else { self.merchants.local(here, bits) }
+    }
+
+    /// The merchant at a rank of a user's habits. Habits change: each lasts 120 to 375 days.
+    fn favourite(&self, user: u32, rank: usize, day: i64) -> u32 {
+        let own = key(domain(self.seed, FAVOURITE), u64::from(user), rank as u64);
+        let period = 120 + (own & 0xff) as i64;
+        let since = (day + ((own >> 8) & 0x1ff) as i64).div_euclid(period);
+        let bits = nth(own, since as u64);
+        if to_unit(mix(bits ^ 1)) < ONLINE_SHARE {
+            self.merchants.online(bits)
+        } else {
+            self.merchants.local(self.users[user as usize].home, bits)
+        }
+    }
+
+    /// The country where a user is on a day: home, or a journey of 3 to 12 days (a chance of one in four every 28 days).
+    pub(super) fn whereabouts(&self, user: u32, day: i64) -> u8 {
+        const PERIOD: i64 = 28;
+        let shifted = day + i64::from(user % 28);
+        let spell = key(domain(self.seed, TRAVEL), u64::from(user), shifted.div_euclid(PERIOD) as u64);
+        let home = self.users[user as usize].home;
+        if spell & 0xff >= 64 {
+            return home;
+        }
+        let length = 3 + ((spell >> 8) % 10) as i64;
+        let start = ((spell >> 16) & 0xffff) as i64 % (PERIOD - length);
+        if (start..start + length).contains(&shifted.rem_euclid(PERIOD)) {
+            // Where this draws the home country again, the user stays there.
+            self.homes.at(mix(spell)) as u8
+        } else {
+            home
+        }
+    }
+
+    /// A user's device. The main one is replaced every 150 to 661 days (about a tenth of the users change in a month), the second
+    /// never; one purchase in a hundred is made on a borrowed device.
+    pub(super) fn own_device(&self, user: u32, day: i64, bits: u64) -> u64 {
+        let seed = domain(self.seed, DEVICE);
+        let own = key(seed, u64::from(user), 0);
+        let percent = (bits & 0xffff) * 100 >> 16;
+        match percent {
+            0 => mix(own ^ mix(bits ^ day as u64)) | 1,
+            1..=12 => key(seed, u64::from(user), 1) | 1,
+            _ => {
+                let period = 150 + (own & 0x1ff) as i64;
+                nth(own, (day + ((own >> 9) & 0x3ff) as i64).div_euclid(period) as u64) | 1
+            }
+        }
+    }
+
+    /// A user's price at a merchant, in dollars.
+    pub(super) fn price(&self, user: u32, merchant: u32, ms: i64, bits: u64) -> f64 {
+        let shop = self.merchants.get(merchant);
+        let sigma = CATEGORIES[usize::from(shop.category)].sigma;
+        let log = f64::from(shop.log_price) + f64::from(self.users[user as usize].log_amount) + sigma * self.normal.at(bits);
+        let factor = match &self.settings.drift {
+            Some(drift) if ms >= drift.from_ms => drift.price_factor,
+            _ => 1.0,
+        };
+        exp(log) * factor
+    }
+
+    /// Hundredths of the merchant's currency.
+    pub(super) fn cents(&self, usd: f64, merchant: u32) -> u32 {
+        let country = &COUNTRIES[usize::from(self.merchants.get(merchant).home)];
+        (usd * country.per_usd * 100.0).round().clamp(1.0, f64::from(MAX_CENTS)) as u32
+    }
+
+    /// Honest people, too, pay round amounts (tips, fuel, vouchers): one in eight to fives, one in 25 to fifties.
+    fn rounded_by_habit(&self, usd: f64, merchant: u32, bits: u64) -> u32 {
+        let cents = self.cents(usd, merchant);
+        let step = match bits & 0xff {
+            0..10 if cents >= 7_500 => 5_000,
+            0..32 if cents >= 750 => 500,
+            _ => return cents,
+        };
+        ((cents + step / 2) / step * step).min(MAX_CENTS)
+    }
+
+    /// A time of a day at which a user would be up and buying.
+    pub(super) fn waking_ms(&self, user: u32, day: i64, stream: &mut Stream) -> i64 {
+        let local = self.hours.at(stream.bits());
+        let hour = (local + 24 - usize::from(self.users[user as usize].clock)) % 24;
+        day * DAY_MS + hour as i64 * HOUR_MS + stream.below_ms(HOUR_MS)
+    }
+
+    /// A user, drawn in proportion to how much each buys (up to four times the mean).
+    pub(super) fn active_user(&self, stream: &mut Stream) -> u32 {
+        let cap = 4.0 * self.settings.transactions_per_user_day / 24.0;
+        let mut user = stream.below(self.users.len() as u32);
+        for _ in 0..64 {
+            if stream.unit() * cap < f64::from(self.users[user as usize].per_hour) {
+                break;
+            }
+            user = stream.below(self.users.len() as u32);
+        }
+        user
+    }
+}
+
+/// What is spent where, by which means.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spending {
+    pub(super) merchant: u32,
+    pub(super) cents: u32,
+    pub(super) country: u8,
+    pub(super) channel: Channel,
+    pub(super) device: u64,
+}
+
+fn make_users(seed: u64, settings: &GeneratorSettings, normal: &Normal, homes: &Cells) -> Vec<User> {
+    let seed = domain(seed, USER);
+    let sigma = 0.7;
+    let base = settings.transactions_per_user_day / 24.0 / (1.0 + SPREE_CHANCE * SPREE_MEAN);
+    (0..settings.num_users)
+        .map(|index| {
+            let mut stream = Stream::new(nth(seed, u64::from(index)));
+            let home = homes.at(stream.bits()) as u8;
+            let rate = base * exp(sigma * normal.at(stream.bits()) - sigma * sigma / 2.0);
+            // Larks and owls: up to two hours either way.
+            let own = stream.below(5) as i32 - 2;
+            let clock = (i32::from(COUNTRIES[usize::from(home)].utc_offset) + own).rem_euclid(24);
+            let log_amount = 0.4 * normal.at(stream.bits());
+            User { per_hour: rate as f32, log_amount: log_amount as f32, home, clock: clock as u8 }
+        })
+        .collect()
+}

@@ -1,0 +1,216 @@
+//! What the end-to-end tests share: the real broker's address, topics, records in and out, and the binary under test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+/// Address of the real broker.
+pub fn broker() -> String {
+    std::env::vars().find(|(name, _)| name == "TIDEMILL_TEST_KAFKA").map_or_else(
+        || panic!("these tests need a real broker: run `make test`, or set TIDEMILL_TEST_KAFKA=host:port"),
+        |(_, value)| value,
+    )
+}
+
+/// A name that no other test of this run, and no earlier run, has.
+pub fn unique(name: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    format!("{name}-{}-{}", &id[..8], NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+pub fn make_topic(topic: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let results = futures::executor::block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+    for result in results {
+        result.unwrap();
+    }
+    // The broker answers before every part of it knows the topic.
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+        if metadata.topics()[0].partitions().len() == partitions as usize {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the topic did not appear");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Produces `(partition, key, value)` and waits for all acknowledgements.
+pub fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &'a str, &'a [u8])>) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker())
+        .set("linger.ms", "5")
+        .set("message.max.bytes", "20000000")
+        .create()
+        .unwrap();
+    for (partition, key, value) in records {
+        loop {
+            let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
+            match producer.send(record) {
+                Ok(()) => break,
+                Err((rdkafka::error::KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull), _)) => {
+                    producer.poll(Duration::from_millis(10));
+                }
+                Err((error, _)) => panic!("{error}"),
+            }
+        }
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+/// A record as a test looks at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: BTreeMap<String, Vec<u8>>,
+}
+
+impl Seen {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(self.value.as_deref().unwrap_or_default()).unwrap()
+    }
+}
+
+/// Everything in a topic, up to its end now.
+pub fn consume_all(topic: &str) -> Vec<Seen> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker())
+        .set("group.id", unique("reader"))
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("fetch.message.max.bytes", "20000000")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let num_partitions = metadata.topics()[0].partitions().len();
+    let mut list = rdkafka::TopicPartitionList::new();
+    for partition in 0..num_partitions {
+        list.add_partition_offset(topic, partition as i32, rdkafka::Offset::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let mut seen = Vec::new();
+    let mut ended = 0;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while ended < num_partitions {
+        assert!(Instant::now() < deadline, "the topic {topic} could not be read to its end");
+        match consumer.poll(Duration::from_millis(200)) {
+            None => {}
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{error}"),
+            Some(Ok(message)) => seen.push(Seen {
+                partition: message.partition(),
+                offset: message.offset(),
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: message
+                    .headers()
+                    .map(|headers| headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect())
+                    .unwrap_or_default(),
+            }),
+        }
+    }
+    seen
+}
+
+/// A process of the binary under test.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub log: String,
+}
+
+impl Process {
+    pub fn start(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let log = folder.join(format!("{}.log", unique("tidemill")));
+        let child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+            .args(arguments)
+            .current_dir(folder)
+            .envs(environment.iter().copied())
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Process { child, log }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until the log has a line with `text`.
+    pub fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} did not appear in the log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(self) -> Ended {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> Ended {
+        let deadline = Instant::now() + Duration::from_secs(180);
+        let mut stdout = String::new();
+        let mut pipe = self.child.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            pipe.read_to_string(&mut stdout).unwrap();
+            stdout
+        });
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > deadline {
+                self.child.kill().unwrap();
+                panic!("the process did not end:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        Ended { code: status.code(), stdout: reader.join().unwrap(), log: self.log() }
+    }
+}
+
+/// Runs the binary to its end.
+pub fn tidemill(folder: &Path, arguments: &[&str]) -> Ended {
+    Process::start(folder, arguments, &[]).wait()
+}
