@@ -198,8 +198,10 @@ impl ParquetSink {
 impl UnitFiles {
     /// Closes `open` and sends it up. Its range ends at `upto`, or after its last record.
     fn roll(&mut self, open: OpenFile, upto: Option<Offset>, parts: &ParquetParts) -> Result<()> {
-        let end = upto.unwrap_or_else(|| Offset::after(open.last().offset.get()));
+        let after_last = Offset::after(open.last().offset.get());
+        let end = upto.unwrap_or(after_last);
         let range = OffsetRange::new(open.range_start(), end)
+            .filter(|_| after_last <= end)
             .ok_or_else(|| Error::internal(format!("rows of {} were written beyond the offset {end} of a checkpoint", self.unit)))?;
         let rows = open.num_rows() as u64;
         let bytes = open.finish(&self.unit, range).map_err(|error| error.context(format!("rows of {}", self.unit)))?;
