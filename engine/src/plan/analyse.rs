@@ -31,15 +31,6 @@ pub(super) struct Analysis<'a> {
     failed: Vec<String>,
 }
 
-/// A SELECT that was accepted.
-#[derive(Debug)]
-pub(super) struct Analysed {
-    /// `None` when a table that it reads could not be analysed.
-    pub(super) plan: Option<LogicalPlan>,
-    /// Sources and views, once per reference.
-    pub(super) tables: Vec<String>,
-}
-
 /// What is wrong, and perhaps all of it.
 type Refusals = Vec<Refusal>;
 
@@ -73,8 +64,8 @@ impl<'a> Analysis<'a> {
         self.failed.push(name.to_owned());
     }
 
-    /// Analyses the SELECT of a view or a sink.
-    pub(super) fn query(&self, sql: &str) -> Result<Analysed, Refusals> {
+    /// Analyses the SELECT of a view or a sink. `None` when a table that it reads could not be analysed.
+    pub(super) fn query(&self, sql: &str) -> Result<Option<LogicalPlan>, Refusals> {
         let tokens = tokens(sql)?;
         let query = parse_query(&tokens)?;
         let accepted = accept(&query, &tokens, &self.tables, &self.state, self.functions);
@@ -109,19 +100,16 @@ impl<'a> Analysis<'a> {
             let reason = "a check decides what is accepted, before any score";
             return Err(vec![Refusal::new(format!("`{name}()`"), reason, "use columns of the record").at(*span)]);
         }
-        match self.analyse(query, accepted)?.plan {
-            Some(plan) => Ok(plan),
-            None => Err(Vec::new()),
-        }
+        self.analyse(query, accepted)?.ok_or_else(Vec::new)
     }
 
-    fn analyse(&self, query: Query, accepted: Accepted) -> Result<Analysed, Refusals> {
+    fn analyse(&self, query: Query, accepted: Accepted) -> Result<Option<LogicalPlan>, Refusals> {
         if accepted.tables.iter().any(|table| self.failed.contains(table)) {
-            return Ok(Analysed { plan: None, tables: accepted.tables });
+            return Ok(None);
         }
-        let plan = self.plan(query.clone()).map_err(|error| self.translate(error, &query))?;
-        self.check_calls(&plan.0, &accepted)?;
-        Ok(Analysed { plan: Some(plan.1), tables: accepted.tables })
+        let (written, analysed) = self.plan(query.clone()).map_err(|error| self.translate(error, &query))?;
+        self.check_calls(&written, &accepted)?;
+        Ok(Some(analysed))
     }
 
     /// The plan before and after analysis.

@@ -7,27 +7,30 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use sha2::{Digest, Sha256};
 
-use super::analyse::{Analysed, Analysis};
+use super::analyse::Analysis;
 use super::checks::{Check, SourceChecks};
 use super::explain::explain;
 use super::graph::Stage;
-use super::hidden::{Origin, foreign_node, multiplies, thread_hidden};
+use super::hidden::{Origin, foreign_node, multiplies, tables_read, thread_hidden};
 use super::once::evaluate_once;
-use super::problem::{PlanProblem, Refusal};
+use super::problem::{PlanProblem, Refusal, choices};
 use super::segment::{Segment, Target};
 use super::session::session;
 use super::short_circuit::decide_by_row;
 use super::table::{visible_schema, with_hidden};
 use super::{Functions, Plan, is_hidden};
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{Pipeline, Place, Source, SqlText};
+use crate::pipeline::settings::{KafkaSink, Pipeline, Place, Sink, SinkConnector, Source, SqlText};
 
 /// A view or a sink's select.
 struct Query<'a> {
     name: &'a str,
     plan: LogicalPlan,
+    /// Sources and views, once per place where they are read.
     tables: Vec<String>,
 }
 
@@ -46,7 +49,9 @@ pub(super) fn compile(pipeline: &Pipeline, functions: &Functions) -> Result<Plan
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
         let part = format!("sink {}", sink.name);
-        sinks.extend(query(&analysis, &sink.name, &part, &sink.select, functions, &mut problems));
+        let query = query(&analysis, &sink.name, &part, &sink.select, functions, &mut problems);
+        problems.extend(query.as_ref().and_then(|query| missing_key(sink, query)).map(|key| key.into_problem(&sink.select, &part)));
+        sinks.extend(query);
     }
     if !problems.is_empty() {
         return Err(problems);
@@ -103,9 +108,13 @@ fn check(source: &Source, text: &SqlText, analysis: &Analysis<'_>) -> Result<Che
         return Err(refuse("it is more than a condition on one row".to_owned()));
     }
     let schema = projection.input.schema();
-    let condition = analysis
-        .state
-        .create_physical_expr(projection.expr[0].clone(), schema)
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::clone(schema))
+        .with_config_options(Arc::clone(analysis.state.config_options()))
+        .build();
+    let condition = ExprSimplifier::new(context)
+        .simplify(projection.expr[0].clone())
+        .and_then(|condition| analysis.state.create_physical_expr(condition, schema))
         .and_then(|condition| decide_by_row(condition, schema.as_arrow()));
     match condition {
         Ok(condition) => Ok(Check { text: text.sql.as_str().into(), condition }),
@@ -142,14 +151,14 @@ fn query<'a>(
     problems: &mut Vec<PlanProblem>,
 ) -> Option<Query<'a>> {
     match analysis.query(&text.sql) {
-        Ok(Analysed { plan: Some(plan), tables }) => {
+        Ok(Some(plan)) => {
             if let Some(node) = foreign_node(&plan) {
                 let refusal = Refusal::new(node, "it cannot be run on a stream", "select, filter and compute columns of rows");
                 problems.push(refusal.into_problem(text, part));
                 return None;
             }
             match evaluate_once(plan, &functions.once) {
-                Ok(plan) => Some(Query { name, plan, tables }),
+                Ok(plan) => Some(Query { name, tables: tables_read(&plan), plan }),
                 Err(error) => {
                     let refusal = Refusal::new("expression", error.strip_backtrace(), "");
                     problems.push(refusal.into_problem(text, part));
@@ -157,12 +166,25 @@ fn query<'a>(
                 }
             }
         }
-        Ok(Analysed { plan: None, .. }) => None,
+        Ok(None) => None,
         Err(refusals) => {
             problems.extend(refusals.into_iter().map(|refusal| refusal.into_problem(text, part)));
             None
         }
     }
+}
+
+/// The column that becomes the message key has to be among the sink's.
+fn missing_key(sink: &Sink, query: &Query<'_>) -> Option<Refusal> {
+    let SinkConnector::Kafka(KafkaSink { key: Some(key), .. }) = &sink.connector else {
+        return None;
+    };
+    let columns: Vec<String> = query.plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+    if columns.contains(key) {
+        return None;
+    }
+    let help = choices("columns", key, &columns);
+    Some(Refusal::new(format!("key `{key}`"), "the select has no such column", help))
 }
 
 /// How often each view is read by what a sink needs.

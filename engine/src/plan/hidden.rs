@@ -105,19 +105,19 @@ pub(super) fn foreign_node(plan: &LogicalPlan) -> Option<String> {
 fn foreign_expr(expr: &Expr) -> Option<String> {
     let mut found = None;
     let walk = expr.apply(|expr| {
-        let foreign = match expr {
+        let foreign = matches!(
+            expr,
             Expr::AggregateFunction(_)
-            | Expr::WindowFunction(_)
-            | Expr::GroupingSet(_)
-            | Expr::ScalarVariable(..)
-            | Expr::Exists(_)
-            | Expr::InSubquery(_)
-            | Expr::SetComparison(_)
-            | Expr::ScalarSubquery(_)
-            | Expr::OuterReferenceColumn(..)
-            | Expr::Placeholder(_) => true,
-            _ => false,
-        };
+                | Expr::WindowFunction(_)
+                | Expr::GroupingSet(_)
+                | Expr::ScalarVariable(..)
+                | Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::OuterReferenceColumn(..)
+                | Expr::Placeholder(_)
+        );
         if foreign {
             found = Some(expr.to_string());
             return Ok(TreeNodeRecursion::Stop);
@@ -126,6 +126,19 @@ fn foreign_expr(expr: &Expr) -> Option<String> {
     });
     debug_assert!(walk.is_ok(), "looking at an expression cannot fail");
     found
+}
+
+/// The sources and views that a plan reads, once per place.
+pub(super) fn tables_read(plan: &LogicalPlan) -> Vec<String> {
+    let mut tables = Vec::new();
+    let walk = plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            tables.push(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walk.is_ok(), "looking at a plan cannot fail");
+    tables
 }
 
 /// Whether one record can become several rows.
