@@ -232,7 +232,8 @@ fn concerns_a_column(reason: Reason) -> bool {
         | Reason::DecimalTooPrecise
         | Reason::InvalidTimestamp
         | Reason::NullEventTime
-        | Reason::FutureEventTime => true,
+        | Reason::FutureEventTime
+        | Reason::SqlError => true,
         Reason::Tombstone
         | Reason::EmptyPayload
         | Reason::TooLarge

@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::decoder::Decoded;
-use super::reason::Reason;
+use super::reason::{Reason, Rejected};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::Source;
 
@@ -44,18 +43,18 @@ impl RejectionRate {
         })
     }
 
-    /// Takes the outcomes of a block into account. An error as soon as the limit is reached after any of its records.
-    pub fn observe(&mut self, decoded: &Decoded) -> Result<()> {
+    /// Takes the outcomes of a block into account: its accepted rows, and its rejected records in their order. An error as soon as the limit is reached after any of its records.
+    pub fn observe(&mut self, num_rows: usize, rejected: &[Rejected]) -> Result<()> {
         let mut num_accepted = 0;
-        for (num_rejected, rejected) in decoded.rejected.iter().enumerate() {
+        for (num_rejected, rejected) in rejected.iter().enumerate() {
             // Stale records stand among them uncounted, so this may be too much.
-            let before = (rejected.record - num_rejected).min(decoded.batch.num_rows());
+            let before = (rejected.record - num_rejected).min(num_rows);
             self.push(Outcome::Accepted(before.saturating_sub(num_accepted)));
             num_accepted = before;
             self.push(Outcome::Rejected(rejected.reason));
             self.check()?;
         }
-        self.push(Outcome::Accepted(decoded.batch.num_rows() - num_accepted));
+        self.push(Outcome::Accepted(num_rows - num_accepted));
         Ok(())
     }
 
@@ -122,12 +121,9 @@ impl RejectionRate {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{RecordBatch, RecordBatchOptions};
-    use arrow::datatypes::Schema;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decode::Rejected;
     use crate::decode::tests::source_of;
 
     fn rate(max_rate: f64, window: usize) -> RejectionRate {
@@ -138,13 +134,16 @@ mod tests {
     }
 
     /// A block in which the records named by `true` are rejected.
-    fn block(outcomes: &[bool]) -> Decoded {
+    fn block(outcomes: &[bool]) -> (usize, Vec<Rejected>) {
         let rejected = outcomes.iter().enumerate().filter(|(_, is_rejected)| **is_rejected);
         let rejected: Vec<_> =
             rejected.map(|(record, _)| Rejected { record, reason: Reason::NotJson, detail: None }).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(outcomes.len() - rejected.len()));
-        let batch = RecordBatch::try_new_with_options(Schema::empty().into(), Vec::new(), &options).unwrap();
-        Decoded { batch, rejected, num_late: 0, num_stale: 0 }
+        (outcomes.len() - rejected.len(), rejected)
+    }
+
+    fn observe(rate: &mut RejectionRate, outcomes: &[bool]) -> Result<()> {
+        let (num_rows, rejected) = block(outcomes);
+        rate.observe(num_rows, &rejected)
     }
 
     #[test]
@@ -155,9 +154,9 @@ mod tests {
     #[test]
     fn the_limit_is_reached_by_the_record_that_reaches_it() {
         let mut rate = rate(0.5, 4);
-        rate.observe(&block(&[true, false, false, false])).unwrap();
-        rate.observe(&block(&[true, false, false, false, true, false])).unwrap();
-        let error = rate.observe(&block(&[true])).unwrap_err();
+        observe(&mut rate, &[true, false, false, false]).unwrap();
+        observe(&mut rate, &[true, false, false, false, true, false]).unwrap();
+        let error = observe(&mut rate, &[true]).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Data);
         assert_eq!(
             error.message(),
@@ -170,8 +169,8 @@ mod tests {
     #[test]
     fn a_limit_of_zero_stops_at_the_first_rejected_record_and_not_before() {
         let mut rate = rate(0.0, 4);
-        rate.observe(&block(&[false; 9])).unwrap();
-        rate.observe(&block(&[false, true])).unwrap_err();
+        observe(&mut rate, &[false; 9]).unwrap();
+        observe(&mut rate, &[false, true]).unwrap_err();
     }
 
     proptest! {
@@ -187,7 +186,7 @@ mod tests {
                 outcomes[end - 1] && num_rejected as f64 >= 0.5 * window as f64
             });
             let mut rate = rate(0.5, window);
-            let stops = outcomes.chunks(cut).any(|chunk| rate.observe(&block(chunk)).is_err());
+            let stops = outcomes.chunks(cut).any(|chunk| observe(&mut rate, chunk).is_err());
             prop_assert_eq!(stops, naive);
         }
     }

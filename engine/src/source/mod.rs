@@ -8,7 +8,10 @@
 //! 4. Memory is bounded: with nobody reading, a source holds what its channel holds and no more.
 
 pub mod files;
+pub mod generated;
 pub mod generator;
+pub mod kafka;
+pub mod scripted;
 
 use std::time::Duration;
 
@@ -50,6 +53,8 @@ pub enum StartAt {
     Stored(Offset),
     /// As the source's settings say: no position is stored.
     Configured,
+    /// At the beginning: no position is stored, but the topic's other partitions have one, so this one was found while running.
+    Beginning,
 }
 
 /// How far a partition has come, for lag and status.

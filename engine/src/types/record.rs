@@ -152,6 +152,24 @@ impl RecordBlock {
         self.keys.num_bytes() + self.values.num_bytes()
     }
 
+    /// A copy of some records, in their order.
+    #[must_use]
+    pub fn slice(&self, records: std::ops::Range<usize>) -> RecordBlock {
+        let mut slice = RecordBlock::default();
+        for record in records {
+            slice.units.push(self.units[record]);
+            slice.offsets.push(self.offsets[record]);
+            slice.timestamps_ms.push(self.timestamps_ms[record]);
+            slice.keys.push(self.keys.get(record));
+            slice.values.push(self.values.get(record));
+            for (name, value) in self.headers.of(record) {
+                slice.headers.push(std::str::from_utf8(name).unwrap_or_default(), value);
+            }
+            slice.headers.end_record();
+        }
+        slice
+    }
+
     /// Appends all records of `other`.
     pub fn append(&mut self, other: &RecordBlock) {
         self.units.extend_from_slice(&other.units);

@@ -201,7 +201,7 @@ impl Source for FilesSource {
             };
             let start = match start {
                 StartAt::Stored(offset) => *offset,
-                StartAt::Configured => Offset::ZERO,
+                StartAt::Configured | StartAt::Beginning => Offset::ZERO,
             };
             file.position = Some(start);
             let command = Command { assignment: *assignment, file: file.file.clone(), start };

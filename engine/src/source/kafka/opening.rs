@@ -1,0 +1,271 @@
+//! What the reader asks of the cluster: the topics and their ends when it opens, positions when partitions start, and the
+//! log's range again when a position turns out to be gone. What follows from the answers is decided in `start`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+
+use super::Membership;
+use super::connection::client_error;
+use super::native::{Entry, NEWEST, OLDEST};
+use super::reader::{Halt, Reader};
+use super::start::{Found, Resolved, check, resolve};
+use crate::error::{Error, Result};
+use crate::pipeline::settings::{StartPosition, Until};
+use crate::source::{SourceEvent, StartAt};
+use crate::types::{Assignment, Offset, OffsetRange};
+
+/// One question to the cluster.
+const QUESTION: Duration = Duration::from_secs(5);
+/// Positions are asked for this long, then the start fails.
+const POSITIONS: Duration = Duration::from_secs(30);
+/// A topic that was made a moment ago may not be known to every broker yet.
+const TOPIC_APPEARS: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What was found when the source opened.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    /// Number of partitions of each topic.
+    num_partitions: BTreeMap<Arc<str>, i32>,
+    /// Ends of a bounded source.
+    ends: BTreeMap<(Arc<str>, i32), i64>,
+}
+
+impl Topics {
+    fn had(&self, topic: &str, partition: i32) -> bool {
+        self.num_partitions.get(topic).is_some_and(|number| partition < *number)
+    }
+
+    fn partitions(&self) -> Vec<(Arc<str>, i32)> {
+        let all = |(topic, number): (&Arc<str>, &i32)| {
+            (0..*number).map(|partition| (topic.clone(), partition)).collect::<Vec<_>>()
+        };
+        self.num_partitions.iter().flat_map(all).collect()
+    }
+}
+
+impl Reader {
+    /// Learns what topics there are and joins the group, or takes all partitions. Waits for a broker as long as it takes.
+    pub(super) fn open(&mut self) -> Result<(), Halt> {
+        let names: Vec<Arc<str>> = self.opening.settings.topics.iter().map(|topic| topic.as_str().into()).collect();
+        for topic in &names {
+            let number = self.num_partitions(topic)?;
+            self.topics.num_partitions.insert(topic.clone(), number);
+        }
+        self.has_contact = true;
+        let all = self.topics.partitions();
+        if self.opening.settings.until == Until::Now {
+            let newest: Vec<Entry> = all.iter().map(|(topic, partition)| Entry::new(topic, *partition, NEWEST)).collect();
+            let ends = self.patiently(|reader| reader.consumer.list_offsets(&newest, QUESTION))?;
+            for (place, end) in all.iter().zip(self.positions(ends)?) {
+                self.topics.ends.insert(place.clone(), end);
+            }
+        }
+        match self.opening.membership {
+            Membership::Group => self.consumer.subscribe(&names).map_err(|error| {
+                Error::internal(format!("source `{}`: the kafka client takes no topics", self.opening.source)).with_source(error)
+            })?,
+            Membership::Alone => {
+                let entries: Vec<Entry> = all.iter().map(|(topic, partition)| Entry::new(topic, *partition, 0)).collect();
+                self.assigned(&entries);
+            }
+        }
+        Ok(())
+    }
+
+    fn num_partitions(&mut self, topic: &Arc<str>) -> Result<i32, Halt> {
+        let began = Instant::now();
+        loop {
+            let metadata = self.patiently(|reader| reader.consumer.client().fetch_metadata(Some(topic), QUESTION))?;
+            let found = metadata.topics().iter().find(|found| found.name() == &**topic);
+            let code = found.and_then(|found| found.error()).map(Code::from).filter(|code| *code != Code::NoError);
+            let number = found.map_or(0, |found| found.partitions().len());
+            match code {
+                None if number > 0 => return Ok(i32::try_from(number).unwrap_or(i32::MAX)),
+                Some(code) if code != Code::UnknownTopicOrPartition && code != Code::UnknownTopic => {
+                    self.not_refused(&KafkaError::MetadataFetch(code), topic)?;
+                }
+                _ if began.elapsed() >= TOPIC_APPEARS => return Err(Halt::Failed(self.unknown_topic(topic))),
+                _ => {}
+            }
+            self.pause()?;
+        }
+    }
+
+    /// Which topic is missing, and what there is. Names of other topics stay out of it, but for one that is nearly the same.
+    fn unknown_topic(&self, topic: &str) -> Error {
+        let others = self.consumer.client().fetch_metadata(None, QUESTION);
+        let names: Vec<String> = others
+            .map(|metadata| metadata.topics().iter().map(|found| found.name().to_owned()).collect())
+            .unwrap_or_default();
+        let nearest = names
+            .iter()
+            .map(|name| (strsim::jaro_winkler(name, topic), name))
+            .filter(|(likeness, _)| *likeness > 0.85)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, name)| format!("did you mean `{name}`? "))
+            .unwrap_or_default();
+        Error::invalid(format!(
+            "source `{}`: the kafka cluster at {} has no topic `{topic}` that this user may see (it shows {} topics); \
+             {nearest}create the topic or mend `topic`",
+            self.opening.source,
+            self.opening.settings.connection.bootstrap_servers,
+            names.len(),
+        ))
+    }
+
+    /// Asks again and again until a broker answers; a refusal ends it.
+    fn patiently<T>(&mut self, mut ask: impl FnMut(&Reader) -> KafkaResult<T>) -> Result<T, Halt> {
+        let mut tries = 0_u32;
+        loop {
+            match ask(self) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    self.not_refused(&error, "metadata")?;
+                    tries += 1;
+                    if tries.is_power_of_two() {
+                        let brokers = &*self.opening.settings.connection.bootstrap_servers;
+                        tracing::warn!(source = &*self.opening.source, brokers, tries, %error, "kafka does not answer; trying on");
+                    }
+                }
+            }
+            self.pause()?;
+        }
+    }
+
+    /// An error for which asking again makes sense is nothing.
+    fn not_refused(&self, error: &KafkaError, what: &str) -> Result<(), Halt> {
+        let refused = |code| client_error(code, &format!("source `{}`", self.opening.source), what);
+        error.rdkafka_error_code().and_then(refused).map_or(Ok(()), |error| Err(Halt::Failed(error)))
+    }
+
+    /// A moment in which callbacks (a refused login, say) and a close are heard.
+    fn pause(&mut self) -> Result<(), Halt> {
+        let mut none = super::native::Messages::new(1);
+        self.consumer.consume(&mut none, 1, PAUSE);
+        self.serve_callbacks()?;
+        self.flush()?;
+        if self.is_closing() { Err(Halt::Closed) } else { Ok(()) }
+    }
+
+    fn positions(&self, entries: Vec<Entry>) -> Result<Vec<i64>> {
+        entries
+            .into_iter()
+            .map(|entry| match entry.error {
+                None => Ok(entry.offset),
+                Some(code) => Err(Error::unavailable(format!(
+                    "source `{}`: no position of {}/{} could be had ({code}); try again",
+                    self.opening.source, entry.topic, entry.partition
+                ))),
+            })
+            .collect()
+    }
+
+    /// Positions of `entries`, asked for as long as is bearable while the driver waits.
+    fn ask(&self, entries: &[Entry]) -> Result<Vec<i64>> {
+        let began = Instant::now();
+        loop {
+            let answer = self.consumer.list_offsets(entries, QUESTION);
+            let result = match answer {
+                Ok(found) => self.positions(found),
+                Err(error) => Err(Error::unavailable(format!(
+                    "source `{}`: kafka does not say where its partitions begin and end; try again",
+                    self.opening.source
+                ))
+                .with_source(error)),
+            };
+            if result.is_ok() || began.elapsed() >= POSITIONS {
+                return result;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn ranges(&self, places: &[(Arc<str>, i32)]) -> Result<Vec<OffsetRange>> {
+        let ask = |which| {
+            let entries: Vec<Entry> = places.iter().map(|(topic, partition)| Entry::new(topic, *partition, which)).collect();
+            self.ask(&entries)
+        };
+        // The oldest first: if it moves in between, the range is too wide and the fetch itself tells.
+        let (oldest, newest) = (ask(OLDEST)?, ask(NEWEST)?);
+        let range = |(oldest, newest): (i64, i64)| {
+            let start = Offset::new(oldest).unwrap_or_default();
+            let end = Offset::new(newest).unwrap_or_default().max(start);
+            OffsetRange { start, end }
+        };
+        Ok(oldest.into_iter().zip(newest).map(range).collect())
+    }
+
+    fn at_times(&self, places: &[(Arc<str>, i32)]) -> Result<Vec<Option<Offset>>> {
+        let StartPosition::Timestamp(time) = self.opening.settings.start else {
+            return Ok(vec![None; places.len()]);
+        };
+        // Negative times are librdkafka's words for other things, and nothing was written before 1970.
+        let entries: Vec<Entry> =
+            places.iter().map(|(topic, partition)| Entry::new(topic, *partition, time.max(0))).collect();
+        Ok(self.ask(&entries)?.into_iter().map(Offset::new).collect())
+    }
+
+    /// Starts partitions; see [`crate::source::Source::start`].
+    pub(super) fn start(&mut self, starts: &[(Assignment, StartAt)]) -> Result<Vec<(Assignment, Offset)>> {
+        let known: Vec<(Assignment, StartAt, (Arc<str>, i32))> = starts
+            .iter()
+            .filter_map(|(assignment, at)| {
+                let held = self.partitions.get(*assignment)?;
+                let is_new = held.stage == super::partitions::Stage::Waiting;
+                is_new.then(|| (*assignment, *at, (held.place.topic.clone(), held.place.partition)))
+            })
+            .collect();
+        let places: Vec<(Arc<str>, i32)> = known.iter().map(|(_, _, place)| place.clone()).collect();
+        let (ranges, at_times) = (self.ranges(&places)?, self.at_times(&places)?);
+        let mut answers = Vec::with_capacity(known.len());
+        for ((assignment, at, (topic, partition)), (range, at_time)) in known.into_iter().zip(ranges.into_iter().zip(at_times)) {
+            let found = Found { range, at_time, was_there: self.topics.had(&topic, partition) };
+            let settings = &self.opening.settings;
+            let resolved = resolve(at, &settings.start, &(topic.to_string(), partition), found, settings.on_data_loss);
+            let place = format!("{}/{topic}/{partition}", self.opening.source);
+            let position = self.go_on(assignment, resolved.map_err(|gone| gone.into_error(place))?);
+            answers.push((assignment, position));
+            let end = self.topics.ends.get(&(topic, partition)).copied().unwrap_or(0);
+            let end = (self.opening.settings.until == Until::Now).then_some(end);
+            self.partitions.start(assignment, position, end);
+        }
+        self.fetch_started();
+        Ok(answers)
+    }
+
+    fn go_on(&mut self, assignment: Assignment, resolved: Resolved) -> Offset {
+        match resolved {
+            Resolved::At(position) => position,
+            Resolved::Skipped { wanted, found } => {
+                tracing::warn!(
+                    source = &*self.opening.source,
+                    wanted = wanted.get(),
+                    found = found.get(),
+                    "records were deleted before they were read; going on at the oldest"
+                );
+                self.outbox.push_back(SourceEvent::DataLost { assignment, wanted, found });
+                found
+            }
+        }
+    }
+
+    /// librdkafka says that a partition's position is not in the log (any more).
+    pub(super) fn find_again(&mut self, topic: &str, partition: i32) -> Result<(), Halt> {
+        let Some(held) = self.partitions.find(topic, partition).filter(|held| held.is_fetched) else { return Ok(()) };
+        let (assignment, place) = (held.assignment, (held.place.topic.clone(), partition));
+        let wanted = held.place.next();
+        let range = self.ranges(&[place])?.pop().unwrap_or_default();
+        let place = format!("{}/{topic}/{partition}", self.opening.source);
+        let resolved = check(wanted, range, self.opening.settings.on_data_loss).map_err(|gone| gone.into_error(place))?;
+        let position = self.go_on(assignment, resolved);
+        if let Some(held) = self.partitions.find(topic, partition) {
+            held.advance(position.get());
+        }
+        self.fetch_again(topic, partition);
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! The partitions that this worker holds, from assignment to release: which may be delivered, and up to where each was.
+//! Bookkeeping only; it calls no client.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::native::{Entry, Message};
+use crate::types::{Assignment, Offset, RecordBlock, StateUnit};
+
+/// A partition's name and position, as the driver's side sees them.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
+    next: AtomicI64,
+}
+
+impl Place {
+    pub(super) fn next(&self) -> Offset {
+        Offset::new(self.next.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+}
+
+/// The started partitions, shared with the driver's side for progress and reports.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Started(Arc<Mutex<BTreeMap<Assignment, Arc<Place>>>>);
+
+impl Started {
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<Assignment, Arc<Place>>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How far a partition's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Assigned, not started.
+    Waiting,
+    /// Records are delivered.
+    Started,
+    /// About to be taken; nothing is delivered any more.
+    Revoking,
+}
+
+/// A partition that this worker holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) assignment: Assignment,
+    pub(super) place: Arc<Place>,
+    pub(super) stage: Stage,
+    /// Whether the client fetches it. Not before its start, after its end, or while nobody takes records.
+    pub(super) is_fetched: bool,
+    /// Where a bounded source ends.
+    pub(super) end: Option<i64>,
+}
+
+impl Held {
+    pub(super) fn next(&self) -> i64 {
+        self.place.next.load(Ordering::Relaxed)
+    }
+
+    /// Moves the position forward, never back.
+    pub(super) fn advance(&self, next: i64) {
+        self.place.next.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// As librdkafka takes it: to be fetched from the position on.
+    pub(super) fn entry(&self) -> Entry {
+        Entry::new(&self.place.topic, self.place.partition, self.next())
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.stage == Stage::Started && self.end.is_some_and(|end| self.next() >= end)
+    }
+
+    /// For messages to people.
+    pub(super) fn unit(&self, source: &Arc<str>) -> StateUnit {
+        StateUnit { source: source.clone(), topic: self.place.topic.clone(), partition: self.place.partition }
+    }
+}
+
+/// All partitions held, and the fast way from a message to its own.
+#[derive(Debug, Default)]
+pub(super) struct Partitions {
+    held: Vec<Held>,
+    started: Started,
+    /// From (number of the topic, partition) to an index of `held`. Emptied when `held` changes.
+    by_number: HashMap<(usize, i32), Option<usize>>,
+    /// The last answer; records of one partition come in runs.
+    last: Option<((usize, i32), Option<usize>)>,
+}
+
+impl Partitions {
+    pub(super) fn new(started: Started) -> Partitions {
+        Partitions { started, ..Partitions::default() }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.held.iter_mut()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub(super) fn get(&self, assignment: Assignment) -> Option<&Held> {
+        self.held.iter().find(|held| held.assignment == assignment)
+    }
+
+    pub(super) fn find(&mut self, topic: &str, partition: i32) -> Option<&mut Held> {
+        self.held.iter_mut().find(|held| held.place.partition == partition && *held.place.topic == *topic)
+    }
+
+    /// Takes a new assignment in.
+    pub(super) fn add(&mut self, assignment: Assignment, topic: Arc<str>, partition: i32) {
+        let place = Arc::new(Place { topic, partition, next: AtomicI64::new(0) });
+        let end = None;
+        self.held.push(Held { assignment, place, stage: Stage::Waiting, is_fetched: false, end });
+        self.forget_numbers();
+    }
+
+    /// Records of `assignment` may be delivered from `position` on.
+    pub(super) fn start(&mut self, assignment: Assignment, position: Offset, end: Option<i64>) {
+        if let Some(held) = self.held.iter_mut().find(|held| held.assignment == assignment) {
+            held.place.next.store(position.get(), Ordering::Relaxed);
+            held.stage = Stage::Started;
+            held.end = end;
+            self.started.with(|started| started.insert(assignment, held.place.clone()));
+        }
+    }
+
+    /// Takes assignments out, and returns those that the client fetches.
+    pub(super) fn remove(&mut self, assignments: &[Assignment]) -> Vec<Entry> {
+        self.started.with(|started| started.retain(|assignment, _| !assignments.contains(assignment)));
+        let (gone, kept) = std::mem::take(&mut self.held).into_iter().partition(|held| assignments.contains(&held.assignment));
+        self.held = kept;
+        self.forget_numbers();
+        let gone: Vec<Held> = gone;
+        gone.iter().filter(|held| held.is_fetched).map(Held::entry).collect()
+    }
+
+    fn forget_numbers(&mut self) {
+        self.by_number.clear();
+        self.last = None;
+    }
+
+    fn index_of(&mut self, message: Message<'_>) -> Option<usize> {
+        let number = (message.topic_number(), message.partition());
+        if let Some((last, index)) = self.last
+            && last == number
+        {
+            return index;
+        }
+        let held = &self.held;
+        let index = *self.by_number.entry(number).or_insert_with(|| {
+            let topic = message.topic();
+            held.iter().position(|held| held.place.partition == number.1 && *held.place.topic == *topic)
+        });
+        self.last = Some((number, index));
+        index
+    }
+
+    /// Copies a record to `block` if it is to be delivered: its partition is started, it was not delivered before under
+    /// this assignment, and it lies before the partition's end.
+    pub(super) fn take(&mut self, message: Message<'_>, block: &mut RecordBlock) {
+        let Some(index) = self.index_of(message) else { return };
+        let held = &mut self.held[index];
+        let offset = message.offset();
+        if held.stage != Stage::Started || offset < held.next() {
+            return;
+        }
+        match held.end {
+            Some(end) if offset >= end => held.advance(end),
+            _ => {
+                message.append_to(block, held.assignment.0);
+                held.advance(Offset::after(offset).get());
+            }
+        }
+    }
+}
