@@ -348,6 +348,20 @@ fn a_key_is_found_whatever_its_order_or_escapes() {
 }
 
 #[test]
+fn a_key_that_is_not_predicted_is_read_as_it_stands() {
+    let mut decoder = decoder_of(vec![column("a", ColumnType::Int64, true)]);
+    let long = format!(r#"{{"{}":0,"a":1}}"#, "k".repeat(100));
+    let decoded =
+        decode_all(&mut decoder, &[long.as_str(), r#"{""":1,"a":1}"#, r#"{"a\\":1}"#, r#"{"a":1,"a":2}"#, &long]);
+    let rejected: Vec<_> = decoded.rejected.iter().map(|rejected| (rejected.record, rejected.reason)).collect();
+    assert_eq!(rejected, [(1, Reason::NotJson), (3, Reason::DuplicateKey)]);
+    assert_eq!(
+        decoded.batch.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
+        [Some(1), None, Some(1)]
+    );
+}
+
+#[test]
 fn a_source_whose_event_time_is_no_column_of_times_is_refused() {
     let mut source = source();
     source.event_time = Some("amount".to_owned());
