@@ -1,10 +1,16 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod checkpoint;
 pub mod decode;
 pub mod error;
 pub mod pipeline;
+pub mod plan;
 pub mod sink;
 pub mod source;
+pub mod cli;
+pub mod model;
+pub mod observe;
+pub mod runtime;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Result};

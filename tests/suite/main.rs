@@ -1,6 +1,5 @@
 //! The one integration binary. Everything here runs against real parts: a Kafka broker and an S3 server that `make test`
 //! starts, and the `tidemill` binary itself.
 
-mod harness;
 mod kafka;
 mod tidy;

@@ -1,1 +1,14 @@
-//! Tidemill's SQL functions.
+//! Tidemill's SQL functions, and the scorer behind `score`.
+//!
+//! This crate knows models and Arrow batches. It reads no files, talks to no registry, and holds no state of a stream.
+
+pub mod functions;
+mod near;
+#[cfg(feature = "lightgbm")]
+pub mod oracle;
+pub mod scorer;
+
+pub use functions::{
+    CallError, LoadedModel, ModelSlot, Models, SwapError, UnknownModel, WrongArgument, check_call,
+    functions,
+};

@@ -11,7 +11,6 @@ use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
 mod check;
-mod demo;
 mod explain;
 mod run;
 
@@ -37,8 +36,6 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
-    /// Show the main job with everything embedded: broker, transactions, model, alerts.
-    Demo(demo::DemoArguments),
 }
 
 /// The environment, read once.
@@ -62,7 +59,7 @@ impl Command {
     fn default_log(&self) -> Option<&'static str> {
         match self {
             Command::Run(_) => None,
-            Command::Demo(_) | Command::Check(_) | Command::Explain(_) => Some("warn"),
+            Command::Check(_) | Command::Explain(_) => Some("warn"),
         }
     }
 
@@ -71,7 +68,6 @@ impl Command {
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
-            Command::Demo(arguments) => demo::run(&arguments, environment),
         }
     }
 }
@@ -91,7 +87,7 @@ pub(crate) fn print(text: &str) {
 
 /// Reads and validates a pipeline file.
 pub(crate) fn load(file: &Path, environment: &Environment) -> Result<Pipeline> {
-    Pipeline::load(file, environment).map_err(Error::from)
+    Pipeline::load(file, &|name| environment.get(name).cloned()).map_err(Error::from)
 }
 
 /// A pipeline file on the command line.

@@ -7,9 +7,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, BooleanBufferBuilder, Decimal128Array, NullBufferBuilder, PrimitiveArray, StringArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{
-    ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
-};
+use arrow::datatypes::{ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 
 use super::number;
 use super::reason::Reason;
@@ -21,7 +19,6 @@ use crate::pipeline::settings::{Column, ColumnType, EpochUnit};
 /// One declared column of the batch that is being built.
 #[derive(Debug)]
 pub(super) struct ColumnBuffer {
-    name: String,
     is_nullable: bool,
     is_event_time: bool,
     values: Values,
@@ -53,9 +50,7 @@ impl Values {
             ColumnType::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
             ColumnType::Decimal(precision, scale) => Values::Decimal { precision, scale, values: Vec::new() },
             ColumnType::Timestamp => Values::Timestamp(Vec::new()),
-            ColumnType::Epoch(unit) => {
-                Values::Epoch { micros_per_unit: micros_per_unit(unit), values: Vec::new() }
-            }
+            ColumnType::Epoch(unit) => Values::Epoch { micros_per_unit: micros_per_unit(unit), values: Vec::new() },
         }
     }
 
@@ -147,7 +142,10 @@ impl Values {
     }
 
     fn take(&mut self, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
-        fn primitive<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, nulls: Option<NullBuffer>) -> PrimitiveArray<T> {
+        fn primitive<T: ArrowPrimitiveType>(
+            values: &mut Vec<T::Native>,
+            nulls: Option<NullBuffer>,
+        ) -> PrimitiveArray<T> {
             PrimitiveArray::new(ScalarBuffer::from(std::mem::take(values)), nulls)
         }
         Ok(match self {
@@ -177,16 +175,11 @@ impl Values {
 impl ColumnBuffer {
     pub(super) fn new(column: &Column, is_event_time: bool) -> ColumnBuffer {
         ColumnBuffer {
-            name: column.name.clone(),
             is_nullable: column.is_nullable,
             is_event_time,
             values: Values::new(column.column_type),
             nulls: NullBufferBuilder::new(0),
         }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     /// Number of rows.

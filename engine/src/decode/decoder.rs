@@ -125,8 +125,7 @@ impl Decoder {
             )));
         }
         let candidates = self.read(block, units)?;
-        let positions =
-            Positions { units: &block.units, offsets: &block.offsets, timestamps_ms: &block.timestamps_ms };
+        let positions = Positions { units: &block.units, offsets: &block.offsets, timestamps_ms: &block.timestamps_ms };
         self.finish(candidates, positions)
     }
 
@@ -236,7 +235,12 @@ impl Decoder {
         Ok(candidates)
     }
 
-    fn event_times(&self, batch: &RecordBatch, records: &[usize], positions: Positions<'_>) -> Result<ScalarBuffer<i64>> {
+    fn event_times(
+        &self,
+        batch: &RecordBatch,
+        records: &[usize],
+        positions: Positions<'_>,
+    ) -> Result<ScalarBuffer<i64>> {
         match self.event_time {
             Some(column) => {
                 let times = batch.column(column).as_primitive_opt::<TimestampMicrosecondType>();

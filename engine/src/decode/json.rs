@@ -19,6 +19,8 @@ const MAX_PREDICTED_KEY_BYTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct JsonRows {
     columns: Vec<ColumnBuffer>,
+    /// The columns by name, sorted.
+    by_name: Vec<(Vec<u8>, usize)>,
     num_rows: usize,
     /// The keys of the payload before, in their order: producers write them alike.
     predicted: Vec<PredictedKey>,
@@ -45,8 +47,12 @@ pub(super) struct Fault {
 
 impl JsonRows {
     pub(super) fn new(columns: &[Column], event_time: Option<usize>) -> JsonRows {
+        let mut by_name: Vec<_> =
+            columns.iter().enumerate().map(|(index, column)| (column.name.clone().into_bytes(), index)).collect();
+        by_name.sort_unstable();
         let columns = columns.iter().enumerate();
         JsonRows {
+            by_name,
             columns: columns.map(|(index, column)| ColumnBuffer::new(column, event_time == Some(index))).collect(),
             num_rows: 0,
             predicted: Vec::new(),
@@ -184,7 +190,8 @@ impl JsonRows {
         }
         let start = cursor.position();
         let key = cursor.string(&mut self.scratch)?;
-        let column = self.columns.iter().position(|column| column.name().as_bytes() == key);
+        let found = self.by_name.binary_search_by(|(name, _)| name.as_slice().cmp(key));
+        let column = found.ok().map(|found| self.by_name[found].1);
         let literal = cursor.since(start);
         // With the closing quote in it a literal is the whole key: nothing longer begins with it, escaped or not.
         if literal.len() <= MAX_PREDICTED_KEY_BYTES && member < MAX_PREDICTED_MEMBERS {
@@ -225,7 +232,8 @@ fn concerns_a_column(reason: Reason) -> bool {
         | Reason::DecimalTooPrecise
         | Reason::InvalidTimestamp
         | Reason::NullEventTime
-        | Reason::FutureEventTime => true,
+        | Reason::FutureEventTime
+        | Reason::SqlError => true,
         Reason::Tombstone
         | Reason::EmptyPayload
         | Reason::TooLarge

@@ -29,7 +29,9 @@ pub(super) fn metadata_column(
     Ok(match kind {
         MetadataKind::Topic => topics(block, records, units)?,
         MetadataKind::Partition => partitions(block, records, units)?,
-        MetadataKind::Offset => Arc::new(Int64Array::from_iter_values(records.iter().map(|record| block.offsets[*record]))),
+        MetadataKind::Offset => {
+            Arc::new(Int64Array::from_iter_values(records.iter().map(|record| block.offsets[*record])))
+        }
         MetadataKind::Timestamp => {
             let times = records.iter().map(|record| broker_micros(block.timestamps_ms[*record]));
             Arc::new(times.collect::<TimestampMicrosecondArray>())

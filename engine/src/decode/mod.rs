@@ -1,13 +1,30 @@
 //! Decode: bytes -> (rows, rejected records). One bad record never hurts its neighbours; normal badness is a value, not an
 //! error. Fixes each accepted row's position, event time and W before any SQL.
+//!
+//! A payload is one JSON object, strictly as in RFC 8259. Keys that are no column are ignored, whatever their values; a
+//! column that is absent is null; a column that occurs twice rejects the record. What a column takes:
+//!
+//! | type | JSON | not |
+//! |---|---|---|
+//! | `string` | strings | numbers, booleans |
+//! | `int`, `bigint` | numbers without fraction and exponent, in range | `1.0`, `1e3`, `"77"` |
+//! | `float`, `double` | numbers, rounded to the nearest | `"1.5"`, `NaN`, numbers beyond the greatest |
+//! | `decimal(p, s)` | numbers and strings of them, exactly | digits that the scale cannot hold (zeros at the end can) |
+//! | `boolean` | `true`, `false` | `0`, `"true"` |
+//! | `timestamp` | strings as in RFC 3339, `T` or a space, without offset UTC; digits beyond microseconds are cut off | numbers, dates alone |
+//! | `epoch_s`, `epoch_ms`, `epoch_us` | numbers without fraction and exponent, years 0 to 9999 | strings |
 
 mod column;
+mod dead_letter;
 mod decoder;
 mod json;
 mod metadata;
 mod number;
 mod reason;
+mod rejection_rate;
+mod rows;
 mod schema;
+mod stored;
 mod text;
 mod timestamp;
 
@@ -18,9 +35,12 @@ use arrow::array::RecordBatch;
 
 use crate::error::Result;
 
+pub use dead_letter::{dead_letter_batch, dead_letter_schema};
 pub use decoder::{Decoded, Decoder};
 pub use reason::{Reason, Rejected};
+pub use rejection_rate::RejectionRate;
 pub use schema::{arrow_type, table_schema};
+pub use stored::StoredRows;
 
 /// SQL conditions on rows, compiled by `plan`.
 pub trait RowChecks: Send + std::fmt::Debug {

@@ -51,11 +51,13 @@ pub enum Reason {
     FutureEventTime,
     /// A check is not true.
     FailedCheck,
+    /// The SQL of a view or a sink failed on the row.
+    SqlError,
 }
 
 impl Reason {
     /// All reasons, in the order of the list.
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 23] = [
         Reason::Tombstone,
         Reason::EmptyPayload,
         Reason::TooLarge,
@@ -78,6 +80,7 @@ impl Reason {
         Reason::NullEventTime,
         Reason::FutureEventTime,
         Reason::FailedCheck,
+        Reason::SqlError,
     ];
 
     /// The name that users see; it never changes.
@@ -106,6 +109,7 @@ impl Reason {
             Reason::NullEventTime => "null_event_time",
             Reason::FutureEventTime => "future_event_time",
             Reason::FailedCheck => "failed_check",
+            Reason::SqlError => "sql_error",
         }
     }
 }

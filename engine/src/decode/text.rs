@@ -74,9 +74,11 @@ impl<'a> Cursor<'a> {
     /// Passes a number.
     #[inline]
     pub(super) fn number(&mut self) -> Parse<Number<'a>> {
-        let number = number::scan(self.rest()).map_err(|EndedTooSoon(ended)| {
-            if ended { Reason::TruncatedJson } else { Reason::NotJson }
-        })?;
+        let number = number::scan(self.rest()).map_err(
+            |EndedTooSoon(ended)| {
+                if ended { Reason::TruncatedJson } else { Reason::NotJson }
+            },
+        )?;
         self.at += number.len();
         Ok(number)
     }
@@ -319,14 +321,50 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_told_from_what_ends_too_soon() {
-        for text in ["[1,]", "[,]", "{,}", "{\"a\":1,}", "{\"a\"}", "{a:1}", "[1 2]", "[}", "{]", "nul1", "'a'", "\"\u{1}\"",
-            "\"\\x\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"", "\"\\u12g4\"", "[1}", "{\"a\":1]", "[01]", "[+1]"]
-        {
+        for text in [
+            "[1,]",
+            "[,]",
+            "{,}",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "{a:1}",
+            "[1 2]",
+            "[}",
+            "{]",
+            "nul1",
+            "'a'",
+            "\"\u{1}\"",
+            "\"\\x\"",
+            "\"\\ud800\"",
+            "\"\\ud800\\u0041\"",
+            "\"\\udc00\"",
+            "\"\\u12g4\"",
+            "[1}",
+            "{\"a\":1]",
+            "[01]",
+            "[+1]",
+        ] {
             assert_eq!(skip(text), Err(Reason::NotJson), "{text}");
         }
-        for text in ["", "[", "[1", "[1,", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":1", "nul", "\"a", "\"\\", "\"\\u12", "-", "1e",
-            "\"\\ud800", "\"\\ud800\\u"]
-        {
+        for text in [
+            "",
+            "[",
+            "[1",
+            "[1,",
+            "{",
+            "{\"a",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "nul",
+            "\"a",
+            "\"\\",
+            "\"\\u12",
+            "-",
+            "1e",
+            "\"\\ud800",
+            "\"\\ud800\\u",
+        ] {
             assert_eq!(skip(text), Err(Reason::TruncatedJson), "{text}");
         }
     }

@@ -65,6 +65,7 @@ pub struct Source {
 
 /// Where records come from.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handful of them in a pipeline, built once")]
 pub enum SourceConnector {
     /// Topics of a Kafka cluster.
     Kafka(KafkaSource),
@@ -320,6 +321,7 @@ pub struct Sink {
 
 /// Where rows go.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handful of them in a pipeline, built once")]
 pub enum SinkConnector {
     /// A Kafka topic, JSON values.
     Kafka(KafkaSink),

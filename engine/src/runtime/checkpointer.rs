@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::driver::Driver;
 use super::{clock, tasks};
-use crate::checkpoint::{Checkpoints, ModelUsed, Progress, Recovered, SinkProgress, UnitWriter};
+use crate::checkpoint::{Checkpoints, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
 use crate::sink::{PrepareRequest, PreparedUnit};
@@ -71,7 +71,8 @@ pub(crate) struct Checkpointer {
     io: Handle,
     interval: Duration,
     timeout: Duration,
-    models: Vec<ModelUsed>,
+    models: BTreeMap<String, ModelVersion>,
+    sql_fingerprint: String,
     writers: BTreeMap<Assignment, UnitWriter>,
     state: State,
     due: Instant,
@@ -85,7 +86,8 @@ impl Checkpointer {
         io: Handle,
         interval: Duration,
         timeout: Duration,
-        models: Vec<ModelUsed>,
+        models: BTreeMap<String, ModelVersion>,
+        sql_fingerprint: String,
         metrics: WorkerMetrics,
     ) -> Checkpointer {
         Checkpointer {
@@ -94,6 +96,7 @@ impl Checkpointer {
             interval,
             timeout,
             models,
+            sql_fingerprint,
             writers: BTreeMap::new(),
             state: State::Idle,
             due: clock::now() + interval,
@@ -175,16 +178,16 @@ impl Checkpointer {
     }
 
     fn begin(&mut self, driver: &mut Driver, close: Vec<Assignment>) -> Result<()> {
-        let units: Vec<UnitSnapshot> = driver
-            .units
-            .iter()
+        // A unit that went back for a slower sink publishes nothing before it has caught up with its manifest.
+        let held = || driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
+        let units: Vec<UnitSnapshot> = held()
             .map(|(assignment, held)| UnitSnapshot {
                 assignment,
                 processed: held.processed,
                 watermark: driver.sources[held.source].decoder.watermark(assignment),
             })
             .collect();
-        let upto = driver.units.iter().map(|(assignment, held)| (assignment, held.processed, held.unit.clone())).collect();
+        let upto = held().map(|(assignment, held)| (assignment, held.processed, held.unit.clone())).collect();
         let request = PrepareRequest { upto, close };
         let mut prepared = Vec::new();
         for lane in driver.all_sinks() {
@@ -214,12 +217,22 @@ impl Checkpointer {
         for unit in units {
             // Units that were lost meanwhile have no writer any more: nothing of theirs is published.
             let Some(writer) = self.writers.remove(&unit.assignment) else { continue };
-            let sinks = names.iter().zip(&prepared).map(|(name, units)| sink_progress(name, units, &unit)).collect();
-            let progress =
-                Progress { epoch, offset: unit.processed, watermark: unit.watermark, sinks, models: self.models.clone() };
-            jobs.push(publish(unit.assignment, writer, progress, self.metrics.clone()));
+            let sinks = names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
+            let progress = Progress {
+                epoch,
+                offset: unit.processed,
+                watermark: unit.watermark,
+                sinks,
+                models: self.models.clone(),
+                sql_fingerprint: self.sql_fingerprint.clone(),
+            };
+            jobs.push((unit.assignment, writer, progress));
         }
-        let task = tasks::spawn(&self.io, join_all(jobs));
+        let (io, metrics) = (self.io.clone(), self.metrics.clone());
+        let task = tasks::spawn_blocking(&self.io, move || {
+            let publish = |(assignment, writer, progress)| publish(assignment, writer, progress, metrics.clone());
+            io.block_on(join_all(jobs.into_iter().map(publish)))
+        });
         self.state = State::Publishing { started, task };
         Ok(())
     }
@@ -281,54 +294,83 @@ fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
     }
 }
 
-fn recovered_claim(assignment: Assignment, unit: &StateUnit, recovered: Recovered, sinks: &[String]) -> Claimed {
-    match recovered {
-        Recovered::Fresh => unclaimed(assignment, unit),
-        Recovered::Resume(resume) => {
-            let restart = resume.restart();
-            let positions = sinks.iter().map(|sink| resume.sink_position(sink).unwrap_or(restart)).collect();
+fn recovered_claim(assignment: Assignment, unit: &StateUnit, recovery: Recovery, sinks: &[String]) -> Claimed {
+    match recovery {
+        Recovery::Fresh => unclaimed(assignment, unit),
+        Recovery::Resume(resume) => {
+            for (sink, position) in &resume.gone {
+                tracing::warn!(%unit, sink, position = position.get(), published = resume.published.get(), "a sink of the last run is gone from the pipeline; what it had not written will not be written");
+            }
+            let position = |sink: &String| resume.positions.get(sink).copied().unwrap_or(resume.published);
             Claimed {
                 assignment,
                 unit: unit.clone(),
-                start: StartAt::Stored(restart),
-                sink_positions: Some(positions),
+                start: StartAt::Stored(resume.offset),
+                sink_positions: Some(sinks.iter().map(position).collect()),
                 watermark: resume.watermark,
-                published: Some(resume.offset),
+                published: Some(resume.published),
             }
         }
     }
 }
 
-fn sink_progress(name: &str, units: &[PreparedUnit], unit: &UnitSnapshot) -> SinkProgress {
-    let prepared = units.iter().find(|prepared| prepared.assignment == unit.assignment);
-    SinkProgress {
-        sink: name.to_owned(),
-        position: prepared.map_or(unit.processed, |prepared| prepared.position),
-        files: prepared.map(|prepared| prepared.files.clone()).unwrap_or_default(),
+fn sink_progress(units: &[PreparedUnit], unit: &UnitSnapshot) -> SinkProgress {
+    match units.iter().find(|prepared| prepared.assignment == unit.assignment) {
+        Some(prepared) => SinkProgress {
+            position: prepared.position,
+            watermark: prepared.watermark.unwrap_or(unit.watermark),
+            files: prepared.files.clone(),
+        },
+        None => SinkProgress { position: unit.processed, watermark: unit.watermark, files: Vec::new() },
     }
 }
 
 /// Publishes and finishes one unit's checkpoint. While the store is unavailable it tries again, with the same bytes: epochs
 /// go on meanwhile, only the checkpoint is late.
 async fn publish(assignment: Assignment, mut writer: UnitWriter, progress: Progress, metrics: WorkerMetrics) -> Publication {
-    let offset = progress.offset;
-    let mut pause = RETRY_PAUSE_MIN;
-    let mut waited = Duration::ZERO;
-    let result = loop {
-        let attempt = async {
-            let published = writer.publish(progress.clone()).await?;
-            writer.finish(published).await
-        };
-        match attempt.await {
-            Err(error) if error.kind().is_retryable() && waited < RETRY_LIMIT => {
-                metrics.checkpoints_failed.increment(1);
-                tracing::warn!(unit = %writer.unit(), %error, "a checkpoint could not be published; trying again");
-                tokio::time::sleep(pause).await;
-                waited += pause;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+    let mut patience = Patience::new(metrics);
+    let result = async {
+        let published = loop {
+            match writer.publish(&progress).await {
+                Ok(published) => break published,
+                Err(error) => patience.wait(&writer, error).await?,
             }
-            result => break result,
+        };
+        while let Err(error) = writer.finish(&published).await {
+            patience.wait(&writer, error).await?;
         }
-    };
-    Publication { assignment, offset, writer, result }
+        // Old manifests hurt nobody: the next checkpoint tries again.
+        if let Err(error) = writer.retain().await {
+            tracing::warn!(unit = %writer.unit(), %error, "old manifests could not be deleted");
+        }
+        Ok(())
+    }
+    .await;
+    Publication { assignment, offset: progress.offset, writer, result }
+}
+
+/// How often and how long a store that does not answer is waited for.
+struct Patience {
+    pause: Duration,
+    waited: Duration,
+    metrics: WorkerMetrics,
+}
+
+impl Patience {
+    fn new(metrics: WorkerMetrics) -> Patience {
+        Patience { pause: RETRY_PAUSE_MIN, waited: Duration::ZERO, metrics }
+    }
+
+    /// Waits before the next attempt, or gives the error back when another attempt cannot help or time is up.
+    async fn wait(&mut self, writer: &UnitWriter, error: Error) -> Result<()> {
+        self.metrics.checkpoints_failed.increment(1);
+        if !error.kind().is_retryable() || self.waited >= RETRY_LIMIT {
+            return Err(error);
+        }
+        tracing::warn!(unit = %writer.unit(), %error, "a checkpoint could not be published; trying again");
+        tokio::time::sleep(self.pause).await;
+        self.waited += self.pause;
+        self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+        Ok(())
+    }
 }

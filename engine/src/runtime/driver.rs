@@ -9,23 +9,21 @@ use metrics::Counter;
 
 use super::clock;
 use super::units::HeldUnits;
-use crate::decode::dead_letter::dead_letter_batch;
-use crate::decode::rejection_rate::RejectionRate;
-use crate::decode::{Decoder, Reason, Rejected};
+use crate::decode::{Decoder, Reason, Rejected, RejectionRate, dead_letter_batch};
 use crate::error::{Error, Result};
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics, rows_out};
 use crate::observe::status::SourceCounts;
 use crate::plan::{FailedRow, Graph};
 use crate::sink::Sink;
-use crate::types::{Assignment, Epoch, Hidden, RecordBlock};
+use crate::types::{Assignment, Epoch, Hidden, RecordBlock, RowBlock};
 
 /// What the driver needs of one source.
 #[derive(Debug)]
 pub(crate) struct SourceLane {
     pub(crate) name: String,
     pub(crate) decoder: Decoder,
-    pub(crate) rejection_rate: RejectionRate,
+    pub(crate) rejection_rate: Option<RejectionRate>,
     pub(crate) max_record_bytes: usize,
     pub(crate) metrics: SourceMetrics,
     pub(crate) counts: SourceCounts,
@@ -80,10 +78,26 @@ pub(crate) struct Driver {
     latency_runs: Vec<(u64, u64)>,
 }
 
-/// The records of one source in one epoch, on their way.
+/// What a source read: records, or rows of a source that has columns already.
+#[derive(Debug)]
+pub(crate) enum Block {
+    Records(RecordBlock),
+    Rows(RowBlock),
+}
+
+impl Block {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Block::Records(records) => records.len(),
+            Block::Rows(rows) => rows.len(),
+        }
+    }
+}
+
+/// A block in one epoch, on its way.
 struct Lane {
     source: usize,
-    block: RecordBlock,
+    records: RecordBlock,
     rejected: Vec<Rejected>,
     num_stale: usize,
     num_late: usize,
@@ -135,8 +149,8 @@ impl Driver {
         }
     }
 
-    /// Runs one epoch over what was read: `(source, records)`, each source at most once.
-    pub(crate) fn run_epoch(&mut self, blocks: Vec<(usize, RecordBlock)>) -> Result<()> {
+    /// Runs one epoch over what was read: `(source, block)`, those of one source in their order.
+    pub(crate) fn run_epoch(&mut self, blocks: Vec<(usize, Block)>) -> Result<()> {
         let started = clock::now();
         let mut lanes = Vec::with_capacity(blocks.len());
         let mut inputs = Vec::with_capacity(blocks.len());
@@ -146,8 +160,8 @@ impl Driver {
             inputs.push((source, batch));
         }
         self.note_latencies(&inputs)?;
-        let output = self.graph.run(inputs)?;
-        note_failed_rows(&mut lanes, &output.rejected)?;
+        let output = self.graph.run(inputs.clone())?;
+        note_failed_rows(&mut lanes, &inputs, &output.rejected)?;
         for lane in &lanes {
             self.bury(lane)?;
         }
@@ -157,7 +171,7 @@ impl Driver {
             }
         }
         self.emit_latencies();
-        let num_records: usize = lanes.iter().map(|lane| lane.block.len()).sum();
+        let num_records: usize = lanes.iter().map(|lane| lane.records.len()).sum();
         for lane in &mut lanes {
             self.settle(lane)?;
         }
@@ -168,13 +182,18 @@ impl Driver {
         Ok(())
     }
 
-    fn decode(&mut self, source: usize, block: RecordBlock) -> Result<(Lane, RecordBatch)> {
+    fn decode(&mut self, source: usize, block: Block) -> Result<(Lane, RecordBatch)> {
         let lane = &mut self.sources[source];
-        let decoded = lane.decoder.decode(&block, self.units.names()).map_err(|error| error.context(format!("source {}", lane.name)))?;
+        let units = self.units.names();
+        let (decoded, records) = match block {
+            Block::Records(records) => (lane.decoder.decode(&records, units), records),
+            Block::Rows(rows) => (lane.decoder.accept_rows(&rows, units), rows.to_records()),
+        };
+        let decoded = decoded.map_err(|error| error.context(format!("source {}", lane.name)))?;
         let num_rows = decoded.batch.num_rows();
         let lane = Lane {
             source,
-            block,
+            records,
             rejected: decoded.rejected,
             num_stale: decoded.num_stale,
             num_late: decoded.num_late,
@@ -192,15 +211,15 @@ impl Driver {
         let Some(sink) = self.dead_letter.as_mut() else {
             return Err(no_dead_letter(lane, source, &self.units));
         };
-        let batch = dead_letter_batch(&lane.block, &lane.rejected, self.units.names(), source.max_record_bytes)?;
+        let batch = dead_letter_batch(&lane.records, &lane.rejected, self.units.names(), source.max_record_bytes)?;
         sink.write(self.sinks.len(), batch, &self.units)
     }
 
     /// Counts a source's records and moves its units past them.
     fn settle(&mut self, lane: &mut Lane) -> Result<()> {
-        self.units.advance(&lane.block.units, &lane.block.offsets)?;
+        self.units.advance(&lane.records.units, &lane.records.offsets)?;
         let source = &mut self.sources[lane.source];
-        let (read, rejected) = (lane.block.len() as u64, lane.rejected.len() as u64);
+        let (read, rejected) = (lane.records.len() as u64, lane.rejected.len() as u64);
         let decoded = (lane.num_rows as u64).saturating_sub(lane.rejected.iter().filter(|one| one.reason == Reason::SqlError).count() as u64);
         let outcome = decoded + rejected + lane.num_stale as u64;
         if outcome != read {
@@ -216,13 +235,16 @@ impl Driver {
         source.counts.stale += lane.num_stale as u64;
         source.counts.late += lane.num_late as u64;
         source.metrics.read.increment(read);
-        source.metrics.bytes.increment(lane.block.num_bytes() as u64);
+        source.metrics.bytes.increment(lane.records.num_bytes() as u64);
         source.metrics.decoded.increment(decoded);
         source.metrics.late.increment(lane.num_late as u64);
         for rejected in &lane.rejected {
             source.metrics.rejected(rejected.reason.as_str(), 1);
         }
-        source.rejection_rate.observe(lane.block.len(), &lane.rejected).map_err(|error| error.context(format!("source {}", source.name)))
+        match &mut source.rejection_rate {
+            Some(rate) => rate.observe(decoded as usize, &lane.rejected),
+            None => Ok(()),
+        }
     }
 
     /// Notes the broker timestamps of the rows about to be run, as runs of equal milliseconds.
@@ -251,29 +273,30 @@ impl Driver {
     }
 }
 
-/// Rows whose SQL failed join their source's rejected records.
-fn note_failed_rows(lanes: &mut [Lane], failed: &[FailedRow]) -> Result<()> {
+/// Rows whose SQL failed join the rejected records of their block.
+fn note_failed_rows(lanes: &mut [Lane], inputs: &[(usize, RecordBatch)], failed: &[FailedRow]) -> Result<()> {
     for row in failed {
-        let lane = lanes.iter_mut().find(|lane| lane.source == row.source);
-        let found = lane.and_then(|lane| {
-            let record = (0..lane.block.len()).find(|i| lane.block.units[*i] == row.assignment.0 && lane.block.offsets[*i] == row.offset)?;
-            Some((lane, record))
-        });
-        let Some((lane, record)) = found else {
+        let hidden = Hidden::of(&inputs[row.input].1)?;
+        let (unit, offset) = (hidden.unit.value(row.row), hidden.offset.value(row.row));
+        let lane = &mut lanes[row.input];
+        let Some(record) = (0..lane.records.len()).find(|i| lane.records.units[*i] == unit && lane.records.offsets[*i] == offset) else {
             return Err(Error::internal("a row failed whose record was not read in this epoch"));
         };
-        lane.rejected.push(Rejected { record, reason: Reason::SqlError, detail: Some(row.detail.clone()) });
+        lane.rejected.push(Rejected { record, reason: Reason::SqlError, detail: Some(row.failure.to_string()) });
+    }
+    for lane in lanes {
+        lane.rejected.sort_by_key(|rejected| rejected.record);
     }
     Ok(())
 }
 
 fn no_dead_letter(lane: &Lane, source: &SourceLane, units: &HeldUnits) -> Error {
     let first = &lane.rejected[0];
-    let unit = units.names().get(Assignment(lane.block.units[first.record]));
+    let unit = units.names().get(Assignment(lane.records.units[first.record]));
     let place = unit.map_or_else(|| source.name.clone(), ToString::to_string);
     Error::data(format!(
         "{place}: the record at offset {} was rejected ({}{}), and the pipeline has no dead letters; add `dead_letter:` to keep such records and go on",
-        lane.block.offsets[first.record],
+        lane.records.offsets[first.record],
         first.reason.as_str(),
         first.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default(),
     ))

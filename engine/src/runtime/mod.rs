@@ -5,9 +5,11 @@ mod build;
 mod checkpointer;
 pub mod clock;
 mod driver;
+mod functions;
 mod run;
 pub mod tasks;
 mod units;
 mod worker;
 
+pub use functions::plan_unloaded;
 pub use run::{RunHandle, RunSummary, start};

@@ -27,6 +27,11 @@ pub fn spawn<T: Send + 'static>(handle: &Handle, task: impl Future<Output = T> +
     tokio::spawn(task)
 }
 
+/// Runs something that waits on a thread of the I/O runtime that is there for waiting.
+pub fn spawn_blocking<T: Send + 'static>(handle: &Handle, work: impl FnOnce() -> T + Send + 'static) -> tokio::task::JoinHandle<T> {
+    handle.spawn_blocking(work)
+}
+
 /// Starts a named thread.
 pub fn spawn_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     std::thread::Builder::new()

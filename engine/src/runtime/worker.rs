@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::Checkpointer;
 use super::clock;
-use super::driver::Driver;
+use super::driver::{Block, Driver};
 use super::units::HeldUnit;
 use crate::error::{Error, Result};
 use crate::observe::metrics::partition_gauges;
 use crate::observe::status::{PartitionStatus, StatusBoard};
 use crate::source::{Source, SourceEvent, StartAt};
-use crate::types::{Assignment, Offset, RecordBlock, StateUnit};
+use crate::types::{Assignment, Offset, StateUnit};
 
 /// Longest sleep of a worker with nothing to do: how late it may notice that something went wrong without a wake-up.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) source: Box<dyn Source>,
-    pub(crate) pending: RecordBlock,
+    pub(crate) pending: Vec<Block>,
     pub(crate) has_ended: bool,
     /// Whether its partitions (perhaps none) have been named.
     pub(crate) is_assigned: bool,
@@ -112,7 +112,7 @@ impl Worker {
     }
 
     fn num_pending(&self) -> usize {
-        self.feeds.iter().map(|feed| feed.pending.len()).sum()
+        self.feeds.iter().flat_map(|feed| &feed.pending).map(Block::len).sum()
     }
 
     /// Takes what the sources have, up to a full epoch. Whether anything was heard.
@@ -130,16 +130,12 @@ impl Worker {
 
     fn handle(&mut self, index: usize, event: SourceEvent) -> Result<()> {
         match event {
-            SourceEvent::Records(block) => {
-                if self.pending_since.is_none() && !block.is_empty() {
-                    self.pending_since = Some(clock::now());
-                }
-                let pending = &mut self.feeds[index].pending;
-                if pending.is_empty() {
-                    *pending = block;
-                } else {
-                    pending.append(&block);
-                }
+            SourceEvent::Records(records) => {
+                self.queue(index, Block::Records(records));
+                Ok(())
+            }
+            SourceEvent::Rows(rows) => {
+                self.queue(index, Block::Rows(rows));
                 Ok(())
             }
             SourceEvent::Assigned(units) => self.take_over(index, units),
@@ -157,6 +153,19 @@ impl Worker {
                 self.feeds[index].has_ended = true;
                 Ok(())
             }
+        }
+    }
+
+    /// Keeps a block for the next epoch. Records of one source become one block, so that an epoch decodes them at once.
+    fn queue(&mut self, index: usize, block: Block) {
+        if block.len() == 0 {
+            return;
+        }
+        self.pending_since.get_or_insert_with(clock::now);
+        let pending = &mut self.feeds[index].pending;
+        match (pending.last_mut(), block) {
+            (Some(Block::Records(before)), Block::Records(more)) => before.append(&more),
+            (_, block) => pending.push(block),
         }
     }
 
@@ -229,12 +238,11 @@ impl Worker {
     /// Runs everything pending, as epochs of at most `max_batch_rows` where a block is not larger already.
     fn run_pending(&mut self) -> Result<()> {
         self.pending_since = None;
-        let blocks: Vec<(usize, RecordBlock)> = self
+        let blocks: Vec<(usize, Block)> = self
             .feeds
             .iter_mut()
             .enumerate()
-            .filter(|(_, feed)| !feed.pending.is_empty())
-            .map(|(index, feed)| (index, std::mem::take(&mut feed.pending)))
+            .flat_map(|(index, feed)| feed.pending.drain(..).map(move |block| (index, block)))
             .collect();
         if blocks.is_empty() {
             return Ok(());

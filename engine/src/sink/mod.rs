@@ -2,18 +2,19 @@
 //! is committed: under protocol F the manifest's creation is the commit, and what a sink prepared is finished by
 //! `checkpoint` from the manifest alone, the same way after a crash.
 //!
-//! What a sink owes: rows of one state unit keep their order; [`Prepared`] is given only when everything up to the reported
+//! What a sink owes: rows of one state unit keep their order; [`PreparedUnit`] is given only when everything up to the reported
 //! positions is acknowledged or stored; nothing becomes visible of files before the manifest that names them.
 
 pub mod console;
 mod json_rows;
 pub mod kafka;
+pub mod parquet;
 pub mod recorded;
 
 use arrow::array::RecordBatch;
 
 use crate::error::Result;
-use crate::types::{Assignment, Offset, OffsetRange, StateUnit, Units};
+use crate::types::{Assignment, Offset, OffsetRange, StateUnit, Units, Watermark};
 
 /// A file written where readers do not look; it gets its final name after the commit. In the manifest as it stands here.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,6 +40,9 @@ pub struct PreparedUnit {
     pub assignment: Assignment,
     /// Rows of records below it are out for good once the manifest is published.
     pub position: Offset,
+    /// W before the record at `position`, when that lies below where the unit's rows were written up to; `None` when the
+    /// position is just there, where the driver knows W. A restart begins at the smallest position, with its W.
+    pub watermark: Option<Watermark>,
     /// Files to be renamed after that.
     pub files: Vec<StagedFile>,
 }
@@ -56,7 +60,7 @@ impl PrepareRequest {
     /// The answer of a sink that writes no files and has everything out.
     #[must_use]
     pub fn without_files(self) -> Vec<PreparedUnit> {
-        let prepared = |(assignment, position, _)| PreparedUnit { assignment, position, files: Vec::new() };
+        let prepared = |(assignment, position, _)| PreparedUnit { assignment, position, watermark: None, files: Vec::new() };
         self.upto.into_iter().map(prepared).collect()
     }
 }

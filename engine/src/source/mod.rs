@@ -7,6 +7,8 @@
 //! 3. A revoked partition stays ours until [`Source::release`]: the group's protocol waits for it.
 //! 4. Memory is bounded: with nobody reading, a source holds what its channel holds and no more.
 
+pub mod files;
+pub mod generated;
 pub mod generator;
 pub mod kafka;
 pub mod scripted;
@@ -14,13 +16,16 @@ pub mod scripted;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::types::{Assignment, Offset, RecordBlock, StateUnit};
+use crate::types::{Assignment, Offset, RecordBlock, RowBlock, StateUnit};
 
 /// What a source has to say.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are records, and one stands for thousands")]
 pub enum SourceEvent {
     /// Records, of started partitions only.
     Records(RecordBlock),
+    /// Rows of a source that has columns already, of a started partition.
+    Rows(RowBlock),
     /// Partitions given to this worker. Answer with [`Source::start`]. Assignment numbers are new within the process.
     Assigned(Vec<(Assignment, StateUnit)>),
     /// Partitions about to be taken. Answer with [`Source::release`] when all that was read of them is published or

@@ -9,6 +9,6 @@ mod unit;
 
 pub use offset::{Offset, OffsetRange};
 pub use position::{HIDDEN_COLUMNS, HIDDEN_PREFIX, Hidden, hidden_fields, num_visible};
-pub use record::{BytesColumn, Headers, RecordBlock};
+pub use record::{BytesColumn, Headers, RecordBlock, RowBlock};
 pub use time::{EventTime, Watermark};
 pub use unit::{Assignment, Epoch, Generation, StateUnit, Units};

@@ -1,4 +1,9 @@
-//! Records as they come from a source: columns of bytes in shared buffers, no allocation per record.
+//! Records as they come from a source: columns of bytes in shared buffers, no allocation per record; or rows, from a source
+//! that has columns already.
+
+use arrow::array::RecordBatch;
+
+use super::unit::Assignment;
 
 /// Byte strings, one after the other in one buffer; each may be absent.
 #[derive(Debug, Clone, Default)]
@@ -153,6 +158,24 @@ impl RecordBlock {
         self.keys.num_bytes() + self.values.num_bytes()
     }
 
+    /// A copy of some records, in their order.
+    #[must_use]
+    pub fn slice(&self, records: std::ops::Range<usize>) -> RecordBlock {
+        let mut slice = RecordBlock::default();
+        for record in records {
+            slice.units.push(self.units[record]);
+            slice.offsets.push(self.offsets[record]);
+            slice.timestamps_ms.push(self.timestamps_ms[record]);
+            slice.keys.push(self.keys.get(record));
+            slice.values.push(self.values.get(record));
+            for (name, value) in self.headers.of(record) {
+                slice.headers.push(std::str::from_utf8(name).unwrap_or_default(), value);
+            }
+            slice.headers.end_record();
+        }
+        slice
+    }
+
     /// Appends all records of `other`.
     pub fn append(&mut self, other: &RecordBlock) {
         self.units.extend_from_slice(&other.units);
@@ -161,5 +184,45 @@ impl RecordBlock {
         self.keys.append(&other.keys);
         self.values.append(&other.values);
         self.headers.append(&other.headers);
+    }
+}
+
+/// Rows of one partition of a source that has columns already (Parquet), in the order of their offsets, without gaps.
+#[derive(Debug, Clone)]
+pub struct RowBlock {
+    /// The partition.
+    pub assignment: Assignment,
+    /// Offset of the first row.
+    pub first_offset: i64,
+    /// Columns as the source has them.
+    pub batch: RecordBatch,
+}
+
+impl RowBlock {
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.num_rows() == 0
+    }
+
+    /// The rows as records: positions, but neither key nor payload, headers nor timestamp.
+    #[must_use]
+    pub fn to_records(&self) -> RecordBlock {
+        let mut records = RecordBlock::default();
+        for (_, offset) in (0..self.len()).zip(self.first_offset..) {
+            records.units.push(self.assignment.0);
+            records.offsets.push(offset);
+            records.timestamps_ms.push(-1);
+            records.keys.push(None);
+            records.values.push(None);
+            records.headers.end_record();
+        }
+        records
     }
 }

@@ -7,6 +7,7 @@
 //! All of it is plain code for the vectoriser, compiled twice: for every machine, and for AVX2.
 
 use super::condition::{Categorical, Conditions, Defaults, Numerical};
+use super::kernel::{Machine, Task};
 use super::program::{Group, Part, Program, SLOTS, Slots};
 use super::tree::Missing;
 use super::walk;
@@ -98,7 +99,11 @@ impl BlockScratch {
             }
         };
         grow(&mut self.masks, conditions.num_masks);
-        let categories = conditions.categorical.iter().map(|column| column.categories.len() + 1).max();
+        let categories = conditions
+            .categorical
+            .iter()
+            .map(|column| column.categories.len() + 1)
+            .max();
         grow(&mut self.categories, categories.unwrap_or(0));
         if program.has_large_trees && self.ranks.len() < conditions.num_ranks * ROWS {
             self.ranks.resize(conditions.num_ranks * ROWS, 0);
@@ -109,66 +114,34 @@ impl BlockScratch {
     }
 }
 
-/// Which compilation of the scorer runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
-    /// For every machine.
-    Portable,
-    /// For x86-64 with AVX2 and BMI.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
+/// Leaves the sums of leaf values of a block's first `rows` rows in `scratch.sums`.
+pub(super) struct SumBlock<'a, C> {
+    pub(super) program: &'a Program,
+    pub(super) conditions: &'a Conditions,
+    pub(super) columns: &'a C,
+    pub(super) rows: usize,
+    pub(super) scratch: &'a mut BlockScratch,
 }
 
-impl Kernel {
-    /// The fastest that this machine can run.
-    pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if std::is_x86_feature_detected!("avx2")
-            && std::is_x86_feature_detected!("bmi1")
-            && std::is_x86_feature_detected!("bmi2")
-        {
-            return Self::Avx2;
-        }
-        Self::Portable
-    }
-
-    /// Leaves the sums of leaf values of the block's first `rows` rows in `scratch.sums`.
-    pub(super) fn sum_block(
-        self,
-        program: &Program,
-        conditions: &Conditions,
-        columns: &impl BlockColumns,
-        rows: usize,
-        scratch: &mut BlockScratch,
-    ) {
-        match self {
-            Self::Portable => sum_block(program, conditions, columns, rows, scratch),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                #[expect(unsafe_code, reason = "the function is compiled for AVX2")]
-                // SAFETY: `detect` has found AVX2, BMI1 and BMI2; nothing else makes this variant outside tests, which ask it too.
-                unsafe {
-                    sum_block_avx2(program, conditions, columns, rows, scratch);
-                }
-            }
-        }
+impl<C: BlockColumns> Task for SumBlock<'_, C> {
+    #[inline(always)]
+    fn run(self, machine: impl Machine) {
+        let Self {
+            program,
+            conditions,
+            columns,
+            rows,
+            scratch,
+        } = self;
+        find_masks(machine, program, conditions, columns, rows, scratch);
+        sum_parts(machine, program, conditions, rows, scratch);
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn sum_block_avx2(
-    program: &Program,
-    conditions: &Conditions,
-    columns: &impl BlockColumns,
-    rows: usize,
-    scratch: &mut BlockScratch,
-) {
-    sum_block(program, conditions, columns, rows, scratch);
-}
-
+/// The masks of all conditions, and the rows' ranks if trees are walked.
 #[inline(always)]
-fn sum_block(
+fn find_masks(
+    machine: impl Machine,
     program: &Program,
     conditions: &Conditions,
     columns: &impl BlockColumns,
@@ -183,24 +156,48 @@ fn sum_block(
             columns.load(column.feature, &mut values);
             loaded = Some(column.feature);
         }
-        numerical_masks(column, &values, rows, &mut scratch.masks);
+        numerical_masks(machine, column, &values, rows, &mut scratch.masks);
         if program.has_large_trees {
             for (row, value) in values[..rows].iter().enumerate() {
-                walk::numerical_ranks(column, *value, &mut scratch.ranks[row * num_ranks..][..num_ranks]);
+                walk::numerical_ranks(
+                    machine,
+                    column,
+                    *value,
+                    &mut scratch.ranks[row * num_ranks..][..num_ranks],
+                );
             }
         }
     }
     for column in &conditions.categorical {
         columns.load(column.feature, &mut values);
-        categorical_masks(column, &values, rows, &mut scratch.categories, &mut scratch.masks);
+        categorical_masks(
+            column,
+            &values,
+            rows,
+            &mut scratch.categories,
+            &mut scratch.masks,
+        );
         if program.has_large_trees {
             for (row, value) in values[..rows].iter().enumerate() {
                 scratch.ranks[row * num_ranks + column.first_rank] = column.code(*value) as u32;
             }
         }
     }
+}
+
+/// Runs the parts of the ensemble, each class's on its own sums.
+#[inline(always)]
+fn sum_parts(
+    machine: impl Machine,
+    program: &Program,
+    conditions: &Conditions,
+    rows: usize,
+    scratch: &mut BlockScratch,
+) {
+    let num_ranks = conditions.num_ranks;
     for (class, parts) in program.parts.iter().enumerate() {
-        scratch.sums[class] = [0.0; ROWS];
+        let sums = &mut scratch.sums[class];
+        *sums = [0.0; ROWS];
         for part in parts {
             match part {
                 Part::Group(group) => {
@@ -208,10 +205,10 @@ fn sum_block(
                     for (slots, numbers) in group.trees.iter().zip(&mut scratch.numbers) {
                         number_leaves(*slots, &scratch.slots, numbers);
                     }
-                    add_leaf_values(group, &scratch.numbers, rows, &mut scratch.sums[class]);
+                    add_leaf_values(machine, group, &scratch.numbers, rows, sums);
                 }
                 Part::Walk(trees) => {
-                    for (row, sum) in scratch.sums[class][..rows].iter_mut().enumerate() {
+                    for (row, sum) in sums[..rows].iter_mut().enumerate() {
                         let ranks = &scratch.ranks[row * num_ranks..][..num_ranks];
                         walk::add_leaf_values(program, conditions, trees.clone(), ranks, sum);
                     }
@@ -223,19 +220,46 @@ fn sum_block(
 
 /// The masks of one feature's conditions: rows are put under their rank, and each condition holds for all ranks up to its own.
 #[inline(always)]
-fn numerical_masks(column: &Numerical, values: &[f64; ROWS], rows: usize, masks: &mut [Mask]) {
+fn numerical_masks(
+    machine: impl Machine,
+    column: &Numerical,
+    values: &[f64; ROWS],
+    rows: usize,
+    masks: &mut [Mask],
+) {
     let num_thresholds = column.num_thresholds;
-    let mut missing_rows = Mask::default();
     let own = &mut masks[column.first_mask..][..num_thresholds + 1];
     own.fill(Mask::default());
-    for (row, value) in values[..rows].iter().enumerate() {
-        let (value, missing) = as_lightgbm_reads(*value, column.missing);
-        // A missing row is under no rank: it is added to all masks or to none.
-        let rank = if missing { num_thresholds } else { column.rank(value) };
-        own[rank].set(row, true);
-        missing_rows.set(row, missing);
+    // One small pass after the other: each is short enough for many rows to be in flight.
+    let mut read = [0.0; ROWS];
+    let mut missing = [false; ROWS];
+    for ((read, missing), value) in read.iter_mut().zip(&mut missing).zip(values) {
+        (*read, *missing) = as_lightgbm_reads(*value, column.missing);
     }
-    let mut running = if column.defaults == Defaults::Left { missing_rows } else { Mask::default() };
+    let mut ranks = [0_u32; ROWS];
+    for (rank, value) in ranks[..rows].iter_mut().zip(&read) {
+        *rank = column.rank(machine, *value) as u32;
+    }
+    let mut missing_rows = Mask::default();
+    if column.missing != Missing::None {
+        for (row, missing) in missing[..rows].iter().enumerate() {
+            missing_rows.set(row, *missing);
+            // A missing row is under no rank: it is added to all masks or to none.
+            ranks[row] = if *missing {
+                num_thresholds as u32
+            } else {
+                ranks[row]
+            };
+        }
+    }
+    for (row, rank) in ranks[..rows].iter().enumerate() {
+        own[*rank as usize].set(row, true);
+    }
+    let mut running = if column.defaults == Defaults::Left {
+        missing_rows
+    } else {
+        Mask::default()
+    };
     for mask in &mut own[..num_thresholds] {
         running = running.or(*mask);
         *mask = running;
@@ -253,7 +277,11 @@ fn numerical_masks(column: &Numerical, values: &[f64; ROWS], rows: usize, masks:
 #[inline(always)]
 pub(super) fn as_lightgbm_reads(value: f64, missing: Missing) -> (f64, bool) {
     let is_nan = value.is_nan();
-    let value = if value.abs() <= ZERO_MAX || (is_nan && missing != Missing::Nan) { 0.0 } else { value };
+    let value = if value.abs() <= ZERO_MAX || (is_nan && missing != Missing::Nan) {
+        0.0
+    } else {
+        value
+    };
     match missing {
         Missing::None => (value, false),
         Missing::Zero => (value, value == 0.0),
@@ -303,7 +331,24 @@ fn leaf_masks(group: &Group, program: &Program, masks: &[Mask], slots: &mut [Mas
 /// From the masks of a tree's slots to the slot number of each row.
 #[inline(always)]
 fn number_leaves(tree: Slots, slots: &[Mask; SLOTS], numbers: &mut [u8; ROWS]) {
-    let slots = &slots[usize::from(tree.first)..][..1 << tree.planes];
+    // The number of bits as a constant lets the compiler leave out the others.
+    match tree.planes {
+        3 => number_leaves_of::<3>(tree, slots, numbers),
+        4 => number_leaves_of::<4>(tree, slots, numbers),
+        5 => number_leaves_of::<5>(tree, slots, numbers),
+        6 => number_leaves_of::<6>(tree, slots, numbers),
+        7 => number_leaves_of::<7>(tree, slots, numbers),
+        _ => number_leaves_of::<8>(tree, slots, numbers),
+    }
+}
+
+#[inline(always)]
+fn number_leaves_of<const PLANES: usize>(
+    tree: Slots,
+    slots: &[Mask; SLOTS],
+    numbers: &mut [u8; ROWS],
+) {
+    let slots = &slots[usize::from(tree.first)..][..1 << PLANES];
     let mut planes = [Mask::default(); 8];
     // The three lowest bits, eight slots at a time; the union of each eight stands for them in the higher bits.
     let mut unions = [Mask::default(); SLOTS / LANES];
@@ -315,22 +360,20 @@ fn number_leaves(tree: Slots, slots: &[Mask; SLOTS], numbers: &mut [u8; ROWS]) {
         planes[2] = planes[2].or(s45.or(s67));
         *union = s0.or(s1).or(s23).or(s45.or(s67));
     }
-    let mut num_unions = slots.len() / 8;
-    let mut plane = 3;
-    while num_unions > 1 {
-        num_unions /= 2;
-        let mut bit = Mask::default();
+    for (plane, bit) in planes.iter_mut().enumerate().take(PLANES).skip(3) {
+        let num_unions = 1 << (PLANES - plane - 1);
         for at in 0..num_unions {
             let (low, high) = (unions[2 * at], unions[2 * at + 1]);
-            bit = bit.or(high);
+            *bit = bit.or(high);
             unions[at] = low.or(high);
         }
-        planes[plane] = bit;
-        plane += 1;
     }
     transpose(&mut planes);
     let first = u64::from_ne_bytes([tree.first; 8]);
-    for (word, bytes) in planes.as_flattened_words().zip(numbers.as_chunks_mut::<LANES>().0) {
+    for (word, bytes) in planes
+        .as_flattened_words()
+        .zip(numbers.as_chunks_mut::<LANES>().0)
+    {
         *bytes = (word | first).to_le_bytes();
     }
 }
@@ -371,9 +414,21 @@ fn exchange<const DISTANCE: usize>(planes: &mut [Mask; 8], low: u64) {
 
 /// Adds each row's leaf values, tree by tree.
 #[inline(always)]
-fn add_leaf_values(group: &Group, numbers: &[[u8; ROWS]], rows: usize, sums: &mut [f64; ROWS]) {
+fn add_leaf_values(
+    _machine: impl Machine,
+    group: &Group,
+    numbers: &[[u8; ROWS]],
+    rows: usize,
+    sums: &mut [f64; ROWS],
+) {
     let numbers = &numbers[..group.trees.len()];
-    for (at, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(rows.div_ceil(LANES)) {
+    for (at, sums) in sums
+        .as_chunks_mut::<LANES>()
+        .0
+        .iter_mut()
+        .enumerate()
+        .take(rows.div_ceil(LANES))
+    {
         let mut lanes = *sums;
         for tree in numbers {
             let leaves = &tree.as_chunks::<LANES>().0[at];
@@ -398,7 +453,10 @@ mod tests {
             }
         }
         transpose(&mut planes);
-        let rows: Vec<u8> = planes.as_flattened_words().flat_map(u64::to_le_bytes).collect();
+        let rows: Vec<u8> = planes
+            .as_flattened_words()
+            .flat_map(u64::to_le_bytes)
+            .collect();
         assert_eq!(rows, (0..=255).collect::<Vec<u8>>());
     }
 }

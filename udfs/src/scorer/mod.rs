@@ -7,6 +7,7 @@
 mod block;
 mod condition;
 mod error;
+mod kernel;
 mod number;
 mod objective;
 mod program;
@@ -16,17 +17,18 @@ mod text;
 mod tree;
 mod walk;
 
-use block::{BlockColumns, BlockScratch, ROWS};
+use block::{BlockColumns, BlockScratch, ROWS, SumBlock};
 use condition::Conditions;
 use program::Program;
 use text::ModelText;
+use walk::SumRow;
 
-pub use block::Kernel;
 pub use error::ModelError;
+pub use kernel::Kernel;
 pub use objective::Objective;
 
 /// Up to this many rows are walked; more are bit-sliced, at nearly the same price for each number of rows up to a block.
-const WALK_ROWS_MAX: usize = 6;
+const WALK_ROWS_MAX: usize = 8;
 
 /// One feature's values. A row whose bit in `validity` is 0 has none.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +57,10 @@ impl Column<'_> {
 
 impl<'a> From<&'a [f64]> for Column<'a> {
     fn from(values: &'a [f64]) -> Self {
-        Self { values, validity: None }
+        Self {
+            values,
+            validity: None,
+        }
     }
 }
 
@@ -82,12 +87,28 @@ impl Model {
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         // Positions of nodes and leaves are 32-bit; each takes more than a byte of text.
         if i32::try_from(text.len()).is_err() {
-            return Err(ModelError::unsupported("size", format!("{} bytes", text.len()), "files below 2 GiB"));
+            return Err(ModelError::unsupported(
+                "size",
+                format!("{} bytes", text.len()),
+                "files below 2 GiB",
+            ));
         }
-        let ModelText { feature_names, objective, trees, num_classes } = ModelText::parse(text)?;
+        let ModelText {
+            feature_names,
+            objective,
+            trees,
+            num_classes,
+        } = ModelText::parse(text)?;
         let conditions = Conditions::collect(&trees);
         let program = Program::compile(&trees, num_classes, &conditions);
-        Ok(Self { feature_names, objective, num_classes, num_trees: trees.len(), conditions, program })
+        Ok(Self {
+            feature_names,
+            objective,
+            num_classes,
+            num_trees: trees.len(),
+            conditions,
+            program,
+        })
     }
 
     /// The features, in the order in which columns are given.
@@ -126,18 +147,39 @@ impl Model {
         scratch: &mut Scratch,
     ) {
         let num_rows = scores.len() / self.num_classes;
-        assert_eq!(columns.len(), self.feature_names.len(), "one column per feature");
-        assert_eq!(scores.len() % self.num_classes, 0, "as many scores per row as the model has outputs");
-        assert!(columns.iter().all(|column| column.values.len() == num_rows), "as many rows in each column as scores");
+        assert_eq!(
+            columns.len(),
+            self.feature_names.len(),
+            "one column per feature"
+        );
+        assert_eq!(
+            scores.len() % self.num_classes,
+            0,
+            "as many scores per row as the model has outputs"
+        );
+        assert!(
+            columns.iter().all(|column| column.values.len() == num_rows),
+            "as many rows in each column as scores"
+        );
         if num_rows <= WALK_ROWS_MAX {
-            self.walk(columns, scores, scratch);
+            self.walk(kernel, columns, scores, scratch);
             return;
         }
         scratch.block.prepare(&self.program, &self.conditions);
         for (block, scores) in scores.chunks_mut(ROWS * self.num_classes).enumerate() {
             let rows = scores.len() / self.num_classes;
-            let view = BlockOf { columns, first: block * ROWS, rows };
-            kernel.sum_block(&self.program, &self.conditions, &view, rows, &mut scratch.block);
+            let view = BlockOf {
+                columns,
+                first: block * ROWS,
+                rows,
+            };
+            kernel.run(SumBlock {
+                program: &self.program,
+                conditions: &self.conditions,
+                columns: &view,
+                rows,
+                scratch: &mut scratch.block,
+            });
             self.finish_block(&scratch.block.sums, scores);
         }
     }
@@ -156,15 +198,25 @@ impl Model {
         }
     }
 
-    fn walk(&self, columns: &[Column<'_>], scores: &mut [f64], scratch: &mut Scratch) {
-        scratch.ranks.resize(self.conditions.num_ranks.max(scratch.ranks.len()), 0);
+    fn walk(
+        &self,
+        kernel: Kernel,
+        columns: &[Column<'_>],
+        scores: &mut [f64],
+        scratch: &mut Scratch,
+    ) {
+        // At least one: leaves look at the first.
+        scratch
+            .ranks
+            .resize(self.conditions.num_ranks.max(scratch.ranks.len()).max(1), 0);
         for (row, scores) in scores.chunks_exact_mut(self.num_classes).enumerate() {
-            let ranks = &mut scratch.ranks;
-            walk::row_ranks(&self.conditions, |feature| columns[feature].value(row), ranks);
-            for (score, trees) in scores.iter_mut().zip(&self.program.walks) {
-                *score = 0.0;
-                walk::add_leaf_values(&self.program, &self.conditions, trees.clone(), ranks, score);
-            }
+            kernel.run(SumRow {
+                program: &self.program,
+                conditions: &self.conditions,
+                value: |feature: usize| columns[feature].value(row),
+                ranks: &mut scratch.ranks,
+                sums: scores,
+            });
             self.objective.transform(scores);
         }
     }

@@ -45,14 +45,13 @@ pub(super) enum Part {
     Walk(std::ops::Range<usize>),
 }
 
-/// A node to walk. A child below 0 is the leaf `!child`.
+/// A node to walk: go on at `next` if the rank is at most `limit`, else at the node after it. A leaf goes on at itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node {
     /// The position of the rank to look at; the highest bit marks a category set.
     pub(super) rank: u32,
     pub(super) limit: u32,
-    pub(super) left: i32,
-    pub(super) right: i32,
+    pub(super) next: u32,
 }
 
 pub(super) const CATEGORICAL: u32 = 1 << 31;
@@ -62,7 +61,7 @@ pub(super) const WALK_TREES: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WalkTree {
-    pub(super) root: i32,
+    pub(super) root: u32,
     pub(super) depth: u32,
 }
 
@@ -75,7 +74,8 @@ pub(super) struct Program {
     pub(super) walks: Vec<std::ops::Range<usize>>,
     pub(super) walk_trees: Vec<WalkTree>,
     pub(super) nodes: Vec<Node>,
-    pub(super) leaf_values: Vec<f64>,
+    /// By node; 0 where a node is no leaf.
+    pub(super) values: Vec<f64>,
     pub(super) has_large_trees: bool,
 }
 
@@ -118,27 +118,59 @@ impl Program {
         self.cuts.extend(group.levels.into_iter().flatten());
         let mut leaf_values = Box::new([0.0; SLOTS]);
         leaf_values[..group.leaf_values.len()].copy_from_slice(&group.leaf_values);
-        parts.push(Part::Group(Group { trees: group.trees, cuts: first..self.cuts.len(), leaf_values }));
+        parts.push(Part::Group(Group {
+            trees: group.trees,
+            cuts: first..self.cuts.len(),
+            leaf_values,
+        }));
     }
 
+    /// Places the nodes level by level, siblings side by side.
     fn add_walk_tree(&mut self, tree: &Tree, conditions: &Conditions) {
-        let first_node = self.nodes.len();
-        let first_leaf = self.leaf_values.len();
-        let place = |child: Child| match child {
-            Child::Split(at) => (first_node + at) as i32,
-            Child::Leaf(at) => !((first_leaf + at) as i32),
-        };
-        for split in &tree.splits {
-            let condition = conditions.of(tree, split.feature, &split.rule);
-            self.nodes.push(Node {
-                rank: condition.rank | if condition.categorical { CATEGORICAL } else { 0 },
-                limit: condition.limit,
-                left: place(split.left),
-                right: place(split.right),
-            });
+        let root = self.nodes.len() as u32;
+        let mut depth = 0;
+        let mut level = vec![tree.root()];
+        loop {
+            let mut below = Vec::new();
+            let mut next = (self.nodes.len() + level.len()) as u32;
+            for child in level {
+                match child {
+                    Child::Leaf(leaf) => {
+                        // Whatever the rank, it is at most this limit.
+                        let own = self.nodes.len() as u32;
+                        self.nodes.push(Node {
+                            rank: 0,
+                            limit: u32::MAX,
+                            next: own,
+                        });
+                        self.values.push(tree.leaf_values[leaf]);
+                    }
+                    Child::Split(at) => {
+                        let split = &tree.splits[at];
+                        let condition = conditions.of(tree, split.feature, &split.rule);
+                        let mark = if condition.categorical {
+                            CATEGORICAL
+                        } else {
+                            0
+                        };
+                        self.nodes.push(Node {
+                            rank: condition.rank | mark,
+                            limit: condition.limit,
+                            next,
+                        });
+                        self.values.push(0.0);
+                        below.extend([split.left, split.right]);
+                        next += 2;
+                    }
+                }
+            }
+            if below.is_empty() {
+                break;
+            }
+            depth += 1;
+            level = below;
         }
-        self.leaf_values.extend(&tree.leaf_values);
-        self.walk_trees.push(WalkTree { root: place(tree.root()), depth: depth(tree) });
+        self.walk_trees.push(WalkTree { root, depth });
     }
 }
 
@@ -175,12 +207,17 @@ impl OpenGroup {
                     Child::Leaf(leaf) => self.leaf_values[slot] = tree.leaf_values[leaf],
                     Child::Split(at) => {
                         let split = &tree.splits[at];
-                        let Condition { mask, .. } = conditions.of(tree, split.feature, &split.rule);
+                        let Condition { mask, .. } =
+                            conditions.of(tree, split.feature, &split.rule);
                         if self.levels.len() <= depth {
                             self.levels.push(Vec::new());
                         }
                         let target = next_slot as u8;
-                        self.levels[depth].push(Cut { mask, source: slot as u8, target });
+                        self.levels[depth].push(Cut {
+                            mask,
+                            source: slot as u8,
+                            target,
+                        });
                         below.extend([(split.left, slot), (split.right, next_slot)]);
                         next_slot += 1;
                     }
@@ -193,16 +230,4 @@ impl OpenGroup {
         }
         true
     }
-}
-
-fn depth(tree: &Tree) -> u32 {
-    let mut deepest = 0;
-    let mut open = vec![(tree.root(), 0)];
-    while let Some((child, depth)) = open.pop() {
-        deepest = deepest.max(depth);
-        if let Child::Split(at) = child {
-            open.extend([(tree.splits[at].left, depth + 1), (tree.splits[at].right, depth + 1)]);
-        }
-    }
-    deepest
 }

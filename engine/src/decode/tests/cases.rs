@@ -42,8 +42,7 @@ fn payload_cases() -> Vec<Case> {
     let huge = with_member("note", &format!("\"{}\"", CANARY.repeat(10_000_000 / CANARY.len())));
     let huge_detail: &'static str = format!("{} bytes, above max_record_bytes of 1048576", huge.len()).leak();
     let tombstone = Case { name: "tombstone", payload: None, reason: Reason::Tombstone, detail: None };
-    let too_large =
-        Case { name: "10 MB", payload: Some(huge), reason: Reason::TooLarge, detail: Some(huge_detail) };
+    let too_large = Case { name: "10 MB", payload: Some(huge), reason: Reason::TooLarge, detail: Some(huge_detail) };
     vec![
         tombstone,
         too_large,
@@ -126,6 +125,13 @@ fn member_cases() -> Vec<Case> {
         member("amount", "\"-inf\"", Reason::NonFiniteNumber),
         member("amount", "[1]", Reason::WrongType),
         member("ratio", "1e39", Reason::NumberOverflow),
+    ]
+}
+
+/// Payloads with one bad member of another type, and those that break a rule of the row.
+fn other_member_cases() -> Vec<Case> {
+    let quoted = format!("\"{CANARY}\"");
+    vec![
         member("price", "1.255", Reason::DecimalTooPrecise),
         member("price", "\"1.255\"", Reason::DecimalTooPrecise),
         member("price", "100000000", Reason::NumberOverflow),
@@ -167,7 +173,7 @@ fn member_cases() -> Vec<Case> {
 }
 
 fn all_cases() -> Vec<Case> {
-    payload_cases().into_iter().chain(member_cases()).collect()
+    [payload_cases(), member_cases(), other_member_cases()].into_iter().flatten().collect()
 }
 
 fn expected(case: &Case, record: usize) -> Rejected {
@@ -188,8 +194,7 @@ fn a_bad_record_alone_is_rejected_with_its_reason() {
 fn a_bad_record_in_the_middle_of_good_ones_changes_nothing_of_them() {
     for case in all_cases() {
         for middle in [0, 1, 4, 8] {
-            let payloads =
-                (0..9).map(|index| if index == middle { case.payload.clone() } else { Some(good(index)) });
+            let payloads = (0..9).map(|index| if index == middle { case.payload.clone() } else { Some(good(index)) });
             let block = block_of(payloads);
             let mut decoder = decoder();
             let decoded = decoder.decode(&block, &units()).unwrap();
@@ -238,7 +243,8 @@ fn every_reason_has_a_case_and_a_name_of_its_own() {
     let cases = all_cases();
     for reason in Reason::ALL {
         assert!(cases.iter().any(|case| case.reason == reason), "{reason}");
-        let is_snake_case = reason.as_str().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'8');
+        let is_snake_case =
+            reason.as_str().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'8');
         assert!(is_snake_case, "{reason}");
     }
     let names: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
@@ -339,6 +345,20 @@ fn a_key_is_found_whatever_its_order_or_escapes() {
     let two = Some(2);
     assert_eq!(values(1), [two, two, two, two, two, None, two, two, None, None]);
     assert_eq!(values(2)[8], Some(3));
+}
+
+#[test]
+fn a_key_that_is_not_predicted_is_read_as_it_stands() {
+    let mut decoder = decoder_of(vec![column("a", ColumnType::Int64, true)]);
+    let long = format!(r#"{{"{}":0,"a":1}}"#, "k".repeat(100));
+    let decoded =
+        decode_all(&mut decoder, &[long.as_str(), r#"{""":1,"a":1}"#, r#"{"a\\":1}"#, r#"{"a":1,"a":2}"#, &long]);
+    let rejected: Vec<_> = decoded.rejected.iter().map(|rejected| (rejected.record, rejected.reason)).collect();
+    assert_eq!(rejected, [(1, Reason::NotJson), (3, Reason::DuplicateKey)]);
+    assert_eq!(
+        decoded.batch.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
+        [Some(1), None, Some(1)]
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod cases;
 mod properties;
+mod rows;
 mod watermarks;
 
 use std::sync::Arc;
@@ -65,8 +66,7 @@ pub(super) fn source() -> Source {
         ("m_key", MetadataKind::Key),
         ("m_headers", MetadataKind::Headers),
     ];
-    source.metadata =
-        kinds.into_iter().map(|(name, kind)| MetadataColumn { name: name.to_owned(), kind }).collect();
+    source.metadata = kinds.into_iter().map(|(name, kind)| MetadataColumn { name: name.to_owned(), kind }).collect();
     source.event_time = Some("timestamp".to_owned());
     let place = Place { file: "pipeline.yaml".into(), line: 1, column: 1 };
     source.checks = vec![SqlText { sql: AmountChecks::TEXT.to_owned(), place }];
@@ -105,7 +105,8 @@ pub(super) fn units() -> Units {
     let mut units = Units::default();
     for number in 0..4 {
         let partition = i32::try_from(number).unwrap();
-        units.insert(Assignment(number), StateUnit { source: "transactions".into(), topic: Arc::from("tx"), partition });
+        units
+            .insert(Assignment(number), StateUnit { source: "transactions".into(), topic: Arc::from("tx"), partition });
     }
     units
 }

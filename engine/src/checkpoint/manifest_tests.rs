@@ -1,0 +1,119 @@
+//! Tests of the manifest: the golden file of version 1, and what is refused.
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::types::{EventTime, OffsetRange};
+
+const GOLDEN: &str = include_str!("golden/manifest_v1.json");
+
+fn offset(offset: i64) -> Offset {
+    Offset::new(offset).unwrap()
+}
+
+fn watermark(micros: i64) -> Watermark {
+    let mut watermark = Watermark::NONE;
+    watermark.advance(EventTime::from_micros(micros));
+    watermark
+}
+
+fn unit() -> StateUnit {
+    StateUnit { source: "transactions".into(), topic: "cards".into(), partition: 3 }
+}
+
+fn manifest() -> Manifest {
+    let file = StagedFile {
+        folder: "s3://lake/archive".into(),
+        staged: "_staging/p/archive/transactions/cards/3/5f.parquet".into(),
+        name: "transactions--cards--3--00000000000000000100-00000000000000000180.parquet".into(),
+        bytes: 4096,
+        rows: 80,
+        range: OffsetRange::new(offset(100), offset(180)).unwrap(),
+    };
+    let archive = SinkProgress { position: offset(180), watermark: watermark(1_700_000_000_000_000), files: vec![file] };
+    let alerts = SinkProgress { position: offset(200), watermark: watermark(1_700_000_060_000_000), files: Vec::new() };
+    Manifest {
+        version: MANIFEST_VERSION,
+        pipeline: "0e0f6a3e-0000-4000-8000-000000000001".into(),
+        unit: unit(),
+        number: ManifestNumber::new(7).unwrap(),
+        generation: Generation::FIRST.next(),
+        kind: ManifestKind::Checkpoint,
+        predecessor: None,
+        epoch: Some(Epoch::FIRST),
+        offset: Some(offset(200)),
+        watermark: watermark(1_700_000_060_000_000),
+        sinks: BTreeMap::from([("alerts".to_owned(), alerts), ("archive".to_owned(), archive)]),
+        state: Vec::new(),
+        models: BTreeMap::from([("fraud".to_owned(), ModelVersion { version: "3".into(), sha256: "ab".repeat(32) })]),
+        sql_fingerprint: "cd".repeat(32),
+        written_at: "2026-01-02T03:04:05.678Z".into(),
+        writer: WriterIdentity { host: "worker-1".into(), pid: 42, id: "0e0f6a3e-0000-4000-8000-000000000002".into() },
+    }
+}
+
+fn read(text: &str) -> Result<Manifest> {
+    Manifest::from_bytes(text.as_bytes(), "s3://c/x.json", Some("0e0f6a3e-0000-4000-8000-000000000001"), &unit(), ManifestNumber::new(7).unwrap())
+}
+
+fn refusal(text: &str) -> String {
+    let error = read(text).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.to_string().starts_with("s3://c/x.json: "), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn version_1_is_written_and_read_as_in_the_golden_file() {
+    assert_eq!(std::str::from_utf8(&manifest().to_bytes().unwrap()).unwrap(), GOLDEN);
+    assert_eq!(read(GOLDEN).unwrap(), manifest());
+}
+
+#[test]
+fn a_damaged_manifest_is_named_and_its_text_is_not_quoted() {
+    let message = refusal(&GOLDEN[..200]);
+    assert!(message.contains("damaged") && !message.contains("alerts"), "{message}");
+    let message = refusal(&GOLDEN.replace("\"offset\": 200", "\"offset\": \"secret\""));
+    assert!(message.contains("line") && !message.contains("secret"), "{message}");
+    refusal("");
+    refusal("{\"version\": 1}");
+}
+
+#[test]
+fn a_newer_version_is_refused_as_such() {
+    assert!(refusal("{\"version\": 2, \"anything\": []}").contains("found version 2"));
+}
+
+#[test]
+fn a_manifest_under_another_name_or_of_another_pipeline_is_refused() {
+    assert!(refusal(&GOLDEN.replace("\"number\": 7", "\"number\": 8")).contains("number 8"));
+    assert!(refusal(&GOLDEN.replace("\"partition\": 3", "\"partition\": 4")).contains("transactions/cards/4"));
+    assert!(refusal(&GOLDEN.replace("8000-000000000001", "8000-000000000009")).contains("belongs to"));
+}
+
+#[test]
+fn progress_that_contradicts_itself_is_refused() {
+    for (good, bad, problem) in [
+        ("\"offset\": 200", "\"offset\": 199", "beyond the offset"),
+        ("\"offset\": 200", "\"offset\": null", "has an offset"),
+        ("\"position\": 180", "\"position\": 179", "beyond the position"),
+        ("\"watermark_micros\": 1700000000000000", "\"watermark_micros\": 1700000060000001", "watermark lies beyond"),
+        ("\"kind\": \"checkpoint\"", "\"kind\": \"claim\"", "who was before"),
+        ("\"epoch\": 1", "\"epoch\": null", "an epoch"),
+        ("\"state\": []", "\"state\": [\"x\"]", "state"),
+        ("\"_staging/p", "\"../p", "not those of a staged file"),
+        ("\"staged\": \"_staging", "\"staged\": \"staging", "not those of a staged file"),
+        ("\"name\": \"transactions--", "\"name\": \"/transactions--", "not those of a staged file"),
+    ] {
+        assert!(GOLDEN.contains(good), "{good}");
+        let message = refusal(&GOLDEN.replace(good, bad));
+        assert!(message.contains(problem), "{message}");
+    }
+    // An unknown key may be a meaning that we would lose.
+    refusal(&GOLDEN.replace("\"state\": []", "\"state\": [], \"more\": 1"));
+}
+
+#[test]
+fn what_must_hold_is_checked_before_writing_too() {
+    let wrong = Manifest { offset: Some(offset(10)), ..manifest() };
+    assert_eq!(wrong.to_bytes().unwrap_err().kind(), ErrorKind::Internal);
+}

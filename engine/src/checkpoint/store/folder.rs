@@ -1,0 +1,164 @@
+//! One folder in a store: the few operations that protocol F and the sinks need, with errors that name the place.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
+use sha2::{Digest as _, Sha256};
+
+use crate::checkpoint::store::store_error;
+use crate::error::{Error, Result};
+
+/// Payloads above this go up in parts, so that none takes longer than a request may.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 2;
+
+/// A folder in a store.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    uri: String,
+}
+
+/// An object found by a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name below the folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl Folder {
+    /// The folder at `path` in `store`, which people know as `uri`.
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>, path: Path, uri: String) -> Folder {
+        Folder { store, path, uri }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Where in the store.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How people know it.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// An object's place, for messages.
+    #[must_use]
+    pub fn place(&self, name: &str) -> String {
+        format!("{}/{name}", self.uri)
+    }
+
+    /// An object's path in the store.
+    pub fn at(&self, name: &str) -> Result<Path> {
+        let path = if self.path.is_root() { name.to_owned() } else { format!("{}/{name}", self.path) };
+        Path::parse(path).map_err(|error| Error::invalid(format!("{} is not a name for an object", self.place(name))).with_source(error))
+    }
+
+    /// The object's bytes; `None` when there is none. One larger than `bytes_max` is not read.
+    pub async fn read(&self, name: &str, bytes_max: u64) -> Result<Option<Bytes>> {
+        let failed = |error| store_error("read", &self.place(name), error);
+        let result = match self.store.get(&self.at(name)?).await {
+            Ok(result) => result,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if result.meta.size > bytes_max {
+            return Err(Error::data(format!(
+                "{}: expected at most {bytes_max} bytes, found {}: this is not an object of ours",
+                self.place(name),
+                result.meta.size
+            )));
+        }
+        result.bytes().await.map(Some).map_err(failed)
+    }
+
+    /// The object's size; `None` when there is none.
+    pub async fn size(&self, name: &str) -> Result<Option<u64>> {
+        match self.store.head(&self.at(name)?).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(store_error("look for", &self.place(name), error)),
+        }
+    }
+
+    /// SHA-256 of the object's bytes; `None` when there is none. Reads it in pieces.
+    pub async fn sha256(&self, name: &str) -> Result<Option<[u8; 32]>> {
+        let failed = |error| store_error("read", &self.place(name), error);
+        let result = match self.store.get(&self.at(name)?).await {
+            Ok(result) => result,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut hash = Sha256::new();
+        let mut pieces = result.into_stream();
+        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+            hash.update(&piece);
+        }
+        Ok(Some(hash.finalize().into()))
+    }
+
+    /// Writes an object, over what is there. When it returns, the object is durable.
+    pub async fn write(&self, name: &str, bytes: Bytes) -> Result<()> {
+        let failed = |error| store_error("write", &self.place(name), error);
+        let path = self.at(name)?;
+        if bytes.len() <= 2 * PART_BYTES {
+            self.store.put(&path, PutPayload::from_bytes(bytes)).await.map_err(failed)?;
+            return Ok(());
+        }
+        let upload = self.store.put_multipart(&path).await.map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(failed)?;
+            upload.put(rest.split_to(PART_BYTES.min(rest.len())));
+        }
+        upload.finish().await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Deletes an object; that there is none is as good.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        match self.store.delete(&self.at(name)?).await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(store_error("delete", &self.place(name), error)),
+        }
+    }
+
+    /// Gives an object another name. `false` when it is not there. On S3 this is a copy and a deletion: after a failure
+    /// both names may be there.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<bool> {
+        match self.store.rename(&self.at(from)?, &self.at(to)?).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(store_error("rename", &self.place(from), error)),
+        }
+    }
+
+    /// All objects in the folder `below`, at any depth, in the order of their names.
+    pub async fn list(&self, below: &str) -> Result<Vec<Listed>> {
+        let failed = |error| store_error("list", &self.place(below), error);
+        let prefix = if below.is_empty() { self.path.clone() } else { self.at(below)? };
+        let metas: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.map_err(failed)?;
+        let start = if self.path.is_root() { 0 } else { self.path.as_ref().len() + 1 };
+        let name = |path: &Path| path.as_ref().get(start..).map(str::to_owned);
+        let mut listed: Vec<Listed> =
+            metas.into_iter().filter_map(|meta| Some(Listed { name: name(&meta.location)?, bytes: meta.size })).collect();
+        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+}

@@ -1,0 +1,115 @@
+//! What `tidemill check` prints of a file that is right: what was understood, on one screen. Never a secret.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::problem::Problems;
+use super::settings::{Checkpoint, Delivery, Pipeline, SinkConnector, Source, SourceConnector, StartPosition, Until};
+use super::text::{ByteSize, TextForm};
+
+/// Validates a pipeline file and says what it means.
+///
+/// # Errors
+/// All problems of the file.
+pub fn check(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Problems> {
+    let pipeline = Pipeline::load(path, env)?;
+    Ok(format!("{}: the file is valid\n{}", path.display(), report(&pipeline)))
+}
+
+fn report(pipeline: &Pipeline) -> String {
+    let mut rows: Vec<(&str, &str, String)> = vec![("pipeline", &pipeline.name, String::new())];
+    rows.extend(pipeline.sources.iter().map(|source| ("source", source.name.as_str(), source_text(source))));
+    rows.extend(
+        pipeline
+            .models
+            .iter()
+            .map(|model| ("model", model.name.as_str(), format!("{}, threshold {}", model.uri, model.threshold))),
+    );
+    rows.extend(pipeline.views.iter().map(|view| ("view", view.name.as_str(), view.query.place.to_string())));
+    rows.extend(pipeline.sinks.iter().map(|sink| ("sink", sink.name.as_str(), output_text(&sink.connector))));
+    let dead_letter = pipeline.dead_letter.as_ref().map(|one| output_text(&one.connector));
+    rows.push((
+        "dead letter",
+        "",
+        dead_letter.unwrap_or_else(|| "none: a rejected record stops the pipeline".to_string()),
+    ));
+    rows.push(("checkpoint", "", checkpoint_text(pipeline.checkpoint.as_ref())));
+    let delivery = match pipeline.delivery {
+        Delivery::AtLeastOnce => "at least once",
+        Delivery::ExactlyOnce => "exactly once",
+    };
+    rows.push(("delivery", "", delivery.to_string()));
+    rows.push(("run", "", run_text(pipeline)));
+    rows.push(("http", "", pipeline.http.map_or_else(|| "off".to_string(), |address| address.to_string())));
+    let width = rows.iter().map(|(_, name, _)| name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (kind, name, what) in rows {
+        let line = format!("{kind:<11}  {name:<width$}  {what}");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn source_text(source: &Source) -> String {
+    let from = match &source.connector {
+        SourceConnector::Kafka(kafka) => {
+            let start = match &kafka.start {
+                StartPosition::Earliest => "the oldest record".to_string(),
+                StartPosition::Latest => "the newest record".to_string(),
+                StartPosition::Timestamp(millis) => super::text::TimestampMillis(*millis).print(),
+                StartPosition::Offsets(offsets) => format!("{} given offsets", offsets.len()),
+            };
+            let until = match kafka.until {
+                Until::Forever => "",
+                Until::Now => " until now",
+            };
+            let (topics, servers) = (kafka.topics.join(", "), &kafka.connection.bootstrap_servers);
+            format!("kafka {topics} at {servers} as group {}, from {start}{until}", kafka.group)
+        }
+        SourceConnector::Files(files) => format!("files {}", files.path),
+        SourceConnector::Generator(generator) => format!("generator with seed {}", generator.seed),
+    };
+    let event_time =
+        source.event_time.as_ref().map_or_else(|| "no event time".to_string(), |name| format!("event time {name}"));
+    let (columns, checks) = (source.columns.len() + source.metadata.len(), source.checks.len());
+    format!("{from}; {}, {}, {event_time}", count(columns, "column"), count(checks, "check"))
+}
+
+fn output_text(connector: &SinkConnector) -> String {
+    match connector {
+        SinkConnector::Kafka(kafka) => {
+            let key = kafka.key.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
+            format!("kafka {} at {}{key}", kafka.topic, kafka.connection.bootstrap_servers)
+        }
+        SinkConnector::Parquet(parquet) => {
+            let size = ByteSize(u64::try_from(parquet.max_bytes).unwrap_or(u64::MAX)).print();
+            let age = parquet.max_age.print();
+            format!("parquet {}; a file ends at {} rows, {size} or {age}", parquet.path, parquet.max_rows)
+        }
+        SinkConnector::Console => "console".to_string(),
+    }
+}
+
+fn checkpoint_text(checkpoint: Option<&Checkpoint>) -> String {
+    match checkpoint {
+        Some(checkpoint) => {
+            let interval = checkpoint.interval.print();
+            format!("{} every {interval}, {} kept per partition", checkpoint.path, checkpoint.retain)
+        }
+        None => "none: every run starts where the sources' `start` says".to_string(),
+    }
+}
+
+fn run_text(pipeline: &Pipeline) -> String {
+    let run = &pipeline.run;
+    let wait = match run.max_wait {
+        Duration::ZERO => "as soon as there is data".to_string(),
+        wait => format!("within {}", wait.print()),
+    };
+    format!("{}, epochs of up to {} rows {wait}", count(run.workers, "worker"), run.max_batch_rows)
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

@@ -1,0 +1,78 @@
+//! The text of `tidemill explain`: for people, and stable enough to be kept beside a pipeline as a golden file.
+
+use std::fmt::Write as _;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_plan::displayable;
+
+use super::compile::columns;
+use super::graph::Stage;
+use super::segment::Target;
+use crate::pipeline::settings::{Pipeline, Source, SourceConnector};
+use crate::types::HIDDEN_COLUMNS;
+
+/// Sources, stages and sinks in the order in which a record meets them.
+pub(super) fn explain(pipeline: &Pipeline, sources: &[SchemaRef], stages: &[Stage]) -> String {
+    let mut text = format!("pipeline {}\n", pipeline.name);
+    for (source, schema) in pipeline.sources.iter().zip(sources) {
+        line(&mut text, 0, &format!("source {} ({})", source.name, connector(source)));
+        line(&mut text, 1, &format!("columns: {}", columns(schema)));
+        if let Some(event_time) = &source.event_time {
+            line(&mut text, 1, &format!("event time: {event_time}"));
+        }
+        if !source.partitioned_by.is_empty() {
+            line(&mut text, 1, &format!("partitioned by: {}", source.partitioned_by.join(", ")));
+        }
+        for check in &source.checks {
+            line(&mut text, 1, &format!("check: {}", check.sql.trim()));
+        }
+    }
+    for (number, stage) in stages.iter().enumerate() {
+        match stage {
+            Stage::Segment(segment) => {
+                let within = if segment.inlined.is_empty() {
+                    String::new()
+                } else {
+                    format!(", with view {}", segment.inlined.join(", "))
+                };
+                line(&mut text, 0, &format!("stage {}: segment for {}{within}", number + 1, segment.part));
+                line(&mut text, 1, &format!("columns: {}", columns(&segment.schema())));
+                for row in displayable(segment.plan.as_ref()).indent(false).to_string().lines() {
+                    line(&mut text, 1, &without_positions(row));
+                }
+                if let Target::Slot(_) = segment.target {
+                    line(&mut text, 1, "computed once for all its readers");
+                }
+            }
+        }
+    }
+    line(&mut text, 0, "operators: none");
+    line(&mut text, 0, "state per key: none");
+    text
+}
+
+/// A node's text without the hidden columns that every node passes on.
+fn without_positions(node: &str) -> String {
+    let (head, columns) = match node.split_once("expr=[") {
+        Some((head, columns)) => (format!("{head}expr=["), columns),
+        None => return node.to_owned(),
+    };
+    let first = format!(" as {}", HIDDEN_COLUMNS[0]);
+    match columns.find(&first).and_then(|end| columns[..end].rfind(", ")) {
+        Some(end) => format!("{head}{}]", &columns[..end]),
+        None => node.to_owned(),
+    }
+}
+
+fn line(text: &mut String, depth: usize, line: &str) {
+    let written = writeln!(text, "{:1$}{line}", "", depth * 2);
+    debug_assert!(written.is_ok(), "a String takes all text");
+}
+
+fn connector(source: &Source) -> &'static str {
+    match source.connector {
+        SourceConnector::Kafka(_) => "kafka",
+        SourceConnector::Files(_) => "files",
+        SourceConnector::Generator(_) => "generator",
+    }
+}

@@ -1,0 +1,164 @@
+//! A segment: a stateless piece of the graph, planned once and executed again for every epoch, on the calling thread and
+//! without a runtime. Only nodes that are known to keep nothing between executions and to spawn nothing may stand in it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DataFusionError, Result as DFResult};
+use datafusion::execution::TaskContext;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
+use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::unnest::UnnestExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use futures::StreamExt;
+
+use super::session::block_on;
+use super::short_circuit::decide_by_row;
+use super::table::SlotExec;
+use crate::error::{Error, Result};
+use crate::types::{HIDDEN_COLUMNS, Hidden};
+
+/// Where a segment's rows go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Into a slot that other stages read.
+    Slot(usize),
+    /// Out of the graph.
+    Sink(usize),
+}
+
+/// A planned segment. Shared by all workers: it is executed through copies that [`reset_plan_states`] makes.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// `view features`, `sink alerts`.
+    pub(super) part: Arc<str>,
+    /// Views that are computed within it.
+    pub(super) inlined: Vec<String>,
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) target: Target,
+    /// Whether one record can become several rows, which then need new ordinals and the order of their records.
+    pub(super) multiplies: bool,
+}
+
+impl Segment {
+    /// Optimises and plans `plan`.
+    pub(super) fn new(
+        part: Arc<str>,
+        inlined: Vec<String>,
+        plan: &LogicalPlan,
+        target: Target,
+        multiplies: bool,
+        state: &SessionState,
+    ) -> Result<Segment> {
+        // Planning errors speak of SQL, not of rows.
+        let failed = |error: DataFusionError| {
+            Error::internal(format!("{part} cannot be planned: {}", error.strip_backtrace()))
+        };
+        let physical = block_on(state.create_physical_plan(plan)).map_err(failed)?;
+        let physical = by_row(physical).map_err(failed)?;
+        if let Some(name) = foreign_node(&physical) {
+            return Err(Error::internal(format!("{part} needs {name}, which is not known to run the same in every epoch")));
+        }
+        let schema = physical.schema();
+        let first = schema.fields().len().saturating_sub(HIDDEN_COLUMNS.len());
+        if schema.fields().iter().skip(first).map(|field| field.name().as_str()).ne(HIDDEN_COLUMNS) {
+            return Err(Error::internal(format!("{part} lost the columns of its rows' positions")));
+        }
+        Ok(Segment { part, inlined, plan: physical, target, multiplies })
+    }
+
+    pub(super) fn schema(&self) -> SchemaRef {
+        self.plan.schema()
+    }
+
+    /// Runs over what is in the slots. No output batch is empty.
+    pub(super) fn run(&self, context: &Arc<TaskContext>) -> DFResult<Vec<RecordBatch>> {
+        let plan = reset_plan_states(Arc::clone(&self.plan))?;
+        let mut batches = Vec::new();
+        for partition in 0..plan.output_partitioning().partition_count() {
+            let mut stream = plan.execute(partition, Arc::clone(context))?;
+            while let Some(batch) = block_on(stream.next()) {
+                let batch = batch?;
+                if batch.num_rows() > 0 {
+                    batches.push(batch);
+                }
+            }
+        }
+        if self.multiplies && !batches.is_empty() {
+            return Ok(vec![in_order(&concat_batches(&self.schema(), &batches)?)?]);
+        }
+        Ok(batches)
+    }
+}
+
+/// `AND` and `OR` decided by row in all conditions and columns.
+fn by_row(plan: Arc<dyn ExecutionPlan>) -> DFResult<Arc<dyn ExecutionPlan>> {
+    let plan = plan.transform_up(|plan| {
+        if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+            let predicate = decide_by_row(Arc::clone(filter.predicate()), &filter.input().schema())?;
+            let filter = FilterExecBuilder::from(filter).with_predicate(predicate).build()?;
+            return Ok(Transformed::yes(Arc::new(filter) as Arc<dyn ExecutionPlan>));
+        }
+        if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+            let schema = projection.input().schema();
+            let exprs = projection.expr().iter().map(|column| {
+                let expr = decide_by_row(Arc::clone(&column.expr), &schema)?;
+                Ok(ProjectionExpr { expr, alias: column.alias.clone() })
+            });
+            let exprs = exprs.collect::<DFResult<Vec<_>>>()?;
+            let projection = ProjectionExec::try_new(exprs, Arc::clone(projection.input()))?;
+            return Ok(Transformed::yes(Arc::new(projection) as Arc<dyn ExecutionPlan>));
+        }
+        Ok(Transformed::no(plan))
+    })?;
+    Ok(plan.data)
+}
+
+fn foreign_node(plan: &Arc<dyn ExecutionPlan>) -> Option<String> {
+    let known = plan.is::<SlotExec>()
+        || plan.is::<FilterExec>()
+        || plan.is::<ProjectionExec>()
+        || plan.is::<UnionExec>()
+        || plan.is::<UnnestExec>()
+        || plan.is::<EmptyExec>()
+        || plan.is::<PlaceholderRowExec>();
+    if !known {
+        return Some(plan.name().to_owned());
+    }
+    plan.children().into_iter().find_map(foreign_node)
+}
+
+/// The rows in the order of their records, with the rows of one record numbered from 0 as they stand.
+fn in_order(batch: &RecordBatch) -> DFResult<RecordBatch> {
+    let internal = |error: Error| DataFusionError::Internal(error.message().to_owned());
+    let hidden = Hidden::of(batch).map_err(internal)?;
+    // The row's own place last keeps the order of rows of one record.
+    let places: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..batch.num_rows() as u64));
+    let columns = [Arc::new(hidden.unit.clone()) as ArrayRef, Arc::new(hidden.offset.clone()), places];
+    let columns = columns.map(|values| SortColumn { values, options: None });
+    let sorted = take_record_batch(batch, &lexsort_to_indices(&columns, None)?)?;
+    let hidden = Hidden::of(&sorted).map_err(internal)?;
+    let mut ordinal = 0;
+    let ordinals = (0..sorted.num_rows()).map(|row| {
+        let follows = row > 0
+            && hidden.unit.value(row) == hidden.unit.value(row - 1)
+            && hidden.offset.value(row) == hidden.offset.value(row - 1);
+        ordinal = if follows { ordinal + 1 } else { 0 };
+        ordinal
+    });
+    let ordinals: ArrayRef = Arc::new(UInt32Array::from_iter_values(ordinals));
+    debug_assert_eq!(ordinals.len(), sorted.num_rows());
+    let mut columns = sorted.columns().to_vec();
+    let place = columns.len() - HIDDEN_COLUMNS.len() + 2;
+    columns[place] = ordinals;
+    Ok(RecordBatch::try_new(sorted.schema(), columns)?)
+}

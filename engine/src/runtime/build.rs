@@ -1,0 +1,218 @@
+//! Settings to components: the only place that names concrete connectors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::checkpointer::Checkpointer;
+use super::driver::{Driver, SinkLane, SourceLane};
+use super::worker::{Feed, Trigger, Worker};
+use super::{clock, functions};
+use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
+use crate::decode::{Decoder, RejectionRate};
+use crate::error::{Error, Result};
+use crate::model;
+use crate::observe::latency::Latency;
+use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
+use crate::observe::status::{ModelStatus, SourceCounts, StatusBoard};
+use crate::pipeline::settings::{Pipeline, SinkConnector, Source as SourceSettings, SourceConnector};
+use crate::plan::{self, Plan};
+use crate::sink::Sink;
+use crate::sink::console::ConsoleSink;
+use crate::sink::kafka::KafkaSink;
+use crate::sink::parquet::{ParquetParts, ParquetSink};
+use crate::source::files::{FilesLocation, FilesSource};
+use crate::source::generated::GeneratedSource;
+use crate::source::kafka::{KafkaSource, Membership, Opening};
+use crate::source::{AssignmentNumbers, Source, Waker};
+use tidemill_udfs::functions::Models;
+
+/// Name of the dead letters among the sinks of a manifest. Not a legal name of a sink, so it cannot clash.
+const DEAD_LETTERS: &str = "dead_letter:";
+
+/// What a sink's rows are.
+#[derive(Debug, Clone, Copy)]
+enum Rows {
+    Accepted,
+    Rejected,
+}
+
+/// What all workers of a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    stores: Stores,
+    checkpoints: Option<Checkpoints>,
+    models: BTreeMap<String, ModelVersion>,
+    numbers: AssignmentNumbers,
+    io: Handle,
+    env: BTreeMap<String, String>,
+}
+
+impl Shared {
+    /// Loads models, compiles the plan and opens the checkpoint.
+    pub(crate) fn build(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle, status: &StatusBoard) -> Result<Shared> {
+        let lookup = |name: &str| env.get(name).cloned();
+        let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
+        let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+        let stores = Stores::new({
+            let env = env.clone();
+            move |name| env.get(name).cloned()
+        });
+        let checkpoints = open_checkpoints(pipeline, &stores, env, io)?;
+        let versions = versions(&models);
+        status.set_models(
+            versions
+                .iter()
+                .map(|(name, model)| ModelStatus { name: name.clone(), version: model.version.clone(), sha256: model.sha256.clone() })
+                .collect(),
+        );
+        let numbers = AssignmentNumbers::default();
+        Ok(Shared { plan, stores, checkpoints, models: versions, numbers, io: io.clone(), env: env.clone() })
+    }
+}
+
+fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {
+    let version = |name: &str| {
+        let current = models.slot(name).ok()?.current();
+        Some((name.to_owned(), ModelVersion { version: current.version.clone(), sha256: current.sha256.clone() }))
+    };
+    models.names().filter_map(version).collect()
+}
+
+fn sink_names(pipeline: &Pipeline) -> Vec<String> {
+    let dead_letter = pipeline.dead_letter.as_ref().map(|_| DEAD_LETTERS.to_owned());
+    pipeline.sinks.iter().map(|sink| sink.name.clone()).chain(dead_letter).collect()
+}
+
+fn open_checkpoints(pipeline: &Pipeline, stores: &Stores, env: &BTreeMap<String, String>, io: &Handle) -> Result<Option<Checkpoints>> {
+    let Some(checkpoint) = &pipeline.checkpoint else { return Ok(None) };
+    let settings = CheckpointSettings {
+        pipeline: pipeline.name.clone(),
+        path: checkpoint.path.clone(),
+        sinks: sink_names(pipeline),
+        retain: checkpoint.retain,
+        host: env.get("HOSTNAME").cloned().unwrap_or_else(|| "localhost".to_owned()),
+        clock: Arc::new(clock::wall),
+        retry: RetryPolicy::default(),
+    };
+    let opened = io.block_on(Checkpoints::open(stores, settings));
+    opened.map(Some).map_err(|error| error.context(format!("checkpoint path {}", checkpoint.path)))
+}
+
+/// One worker, not yet started.
+#[expect(clippy::too_many_arguments, reason = "each is another part of the process that a worker is given")]
+pub(crate) fn worker(
+    pipeline: &Pipeline,
+    shared: &Shared,
+    index: usize,
+    waker: Waker,
+    wake: Receiver<()>,
+    stop: CancellationToken,
+    status: &StatusBoard,
+    latency: &Latency,
+) -> Result<Worker> {
+    let mut feeds = Vec::new();
+    let mut lanes = Vec::new();
+    for (number, source) in pipeline.sources.iter().enumerate() {
+        let opened = open_source(source, shared, index, pipeline.run.workers, waker.clone())?;
+        feeds.push(Feed { source: opened, pending: Vec::new(), has_ended: false, is_assigned: false });
+        lanes.push(SourceLane {
+            name: source.name.clone(),
+            decoder: Decoder::new(source, shared.plan.checks(number))?,
+            rejection_rate: RejectionRate::new(source),
+            max_record_bytes: source.max_record_bytes,
+            metrics: SourceMetrics::new(&source.name),
+            counts: SourceCounts::default(),
+        });
+    }
+    let timeout = pipeline.run.stop_timeout;
+    let owner = format!("{}-{index}", pipeline.name);
+    let mut sinks = Vec::new();
+    for sink in &pipeline.sinks {
+        let opened = open_sink(&sink.connector, shared, &format!("{owner}-{}", sink.name), Rows::Accepted, timeout)
+            .map_err(|error| error.context(format!("sink {}", sink.name)))?;
+        sinks.push(SinkLane::new(&sink.name, opened));
+    }
+    let dead_letter = match &pipeline.dead_letter {
+        None => None,
+        Some(settings) => {
+            let opened = open_sink(&settings.connector, shared, &format!("{owner}-dead-letter"), Rows::Rejected, timeout)
+                .map_err(|error| error.context("dead_letter"))?;
+            Some(SinkLane::new(DEAD_LETTERS, opened))
+        }
+    };
+    let metrics = WorkerMetrics::new(index);
+    let interval = pipeline.checkpoint.as_ref().map_or(Duration::from_secs(1), |checkpoint| checkpoint.interval);
+    let checkpointer = Checkpointer::new(
+        shared.checkpoints.clone(),
+        shared.io.clone(),
+        interval,
+        timeout,
+        shared.models.clone(),
+        shared.plan.fingerprint(),
+        metrics.clone(),
+    );
+    Ok(Worker {
+        index,
+        feeds,
+        driver: Driver::new(lanes, shared.plan.instantiate()?, sinks, dead_letter, metrics, latency.clone()),
+        checkpointer,
+        trigger: Trigger { max_batch_rows: pipeline.run.max_batch_rows, max_wait: pipeline.run.max_wait },
+        wake,
+        stop,
+        stop_timeout: timeout,
+        status: status.clone(),
+        reported_at: clock::now(),
+        pending_since: None,
+    })
+}
+
+fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_workers: usize, waker: Waker) -> Result<Box<dyn Source>> {
+    match &source.connector {
+        SourceConnector::Kafka(settings) => {
+            let opening = Opening {
+                source: source.name.as_str().into(),
+                settings: settings.clone(),
+                membership: Membership::Group,
+                max_record_bytes: source.max_record_bytes,
+                numbers: shared.numbers.clone(),
+                waker,
+            };
+            Ok(Box::new(KafkaSource::open(opening)?))
+        }
+        SourceConnector::Files(settings) => {
+            let lookup = |name: &str| shared.env.get(name).cloned();
+            let (store, path) = crate::checkpoint::open_store(&settings.path, &lookup)?;
+            let location = FilesLocation { source_name: source.name.clone(), store, path, format: settings.format, worker, num_workers };
+            Ok(Box::new(FilesSource::new(location, &shared.numbers, shared.io.clone(), waker)?))
+        }
+        SourceConnector::Generator(settings) => {
+            Ok(Box::new(GeneratedSource::new(&source.name, settings, worker, &shared.numbers, Box::new(clock::monotonic()))?))
+        }
+    }
+}
+
+fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows, timeout: Duration) -> Result<Box<dyn Sink>> {
+    match (connector, rows) {
+        (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
+        (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
+        (SinkConnector::Parquet(settings), _) => {
+            let pipeline = shared.checkpoints.as_ref().map(Checkpoints::pipeline_id).ok_or_else(|| {
+                Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
+            })?;
+            let parts = ParquetParts {
+                folder: shared.stores.open(&settings.path)?,
+                owner: format!("{pipeline}-{owner}"),
+                runtime: shared.io.clone(),
+                clock: Arc::new(clock::monotonic()),
+            };
+            Ok(Box::new(ParquetSink::new(settings, parts)))
+        }
+        (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
+    }
+}

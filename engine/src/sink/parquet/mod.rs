@@ -1,0 +1,340 @@
+//! Parquet files as a sink: one open file per state unit, its rows in order, hidden columns left out. A full or old file
+//! goes up to `_staging/`, where readers do not look (names that begin with `_`); it gets its final name, which says unit
+//! and range, from `checkpoint` after the manifest that names it. Serves archives and dead letters alike.
+//!
+//! A file is never cut inside the rows of one record: the position after it would promise rows that are not in it.
+
+mod open_file;
+mod upload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array as _, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use tokio::runtime::Handle;
+
+use crate::checkpoint::Folder;
+use crate::checkpoint::layout::{file_name_part, unit_folder};
+use crate::error::{Error, Result};
+use crate::pipeline::settings::ParquetSink as ParquetSettings;
+use crate::sink::{PrepareRequest, PreparedUnit, Sink, StagedFile};
+use crate::types::{Assignment, EventTime, Hidden, Offset, OffsetRange, StateUnit, Units, Watermark, num_visible};
+
+use open_file::{OpenFile, RowMark};
+use upload::Upload;
+
+/// The folder that readers do not look into.
+pub const STAGING_FOLDER: &str = "_staging";
+
+/// Memory for open files and for those on their way, over all units.
+const MEMORY_BYTES_MAX: usize = 64 << 20;
+/// Rows are appended in pieces of at most this, so that the limits of a file are looked at often enough.
+const PIECE_ROWS_MAX: usize = 8192;
+/// How long a write waits for room: 30 s.
+const WAIT: Duration = Duration::from_millis(5);
+const WAITS_MAX: usize = 6000;
+
+/// Time since some moment, never going back.
+pub type MonotonicClock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// What a [`ParquetSink`] needs besides its settings.
+#[derive(Clone)]
+pub struct ParquetParts {
+    /// The sink's folder.
+    pub folder: Folder,
+    /// Whose staged files they are: unique among all pipelines and sinks that write to the folder.
+    pub owner: String,
+    /// Where uploads run.
+    pub runtime: Handle,
+    /// For the age of files.
+    pub clock: MonotonicClock,
+}
+
+impl fmt::Debug for ParquetParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParquetParts").field("folder", &self.folder).field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// See the file's head. After an error of [`Sink::poll_prepared`] or [`Sink::write`] it is finished.
+#[derive(Debug)]
+pub struct ParquetSink {
+    parts: ParquetParts,
+    limits: Limits,
+    units: BTreeMap<Assignment, UnitFiles>,
+    preparing: Option<Vec<Preparing>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    rows: usize,
+    bytes: usize,
+    age: Duration,
+    memory_bytes: usize,
+}
+
+/// The files of one unit.
+#[derive(Debug)]
+struct UnitFiles {
+    unit: StateUnit,
+    open: Option<OpenFile>,
+    /// Rolled and not yet asked for.
+    rolled: Vec<Upload>,
+    /// Rows of records below it are in rolled files, or there were none.
+    rolled_to: Option<Offset>,
+}
+
+#[derive(Debug)]
+struct Preparing {
+    prepared: PreparedUnit,
+    uploads: Vec<Upload>,
+}
+
+impl ParquetSink {
+    /// A sink that writes below `parts.folder`; the path in `settings` is not looked at.
+    #[must_use]
+    pub fn new(settings: &ParquetSettings, parts: ParquetParts) -> ParquetSink {
+        let limits = Limits {
+            rows: settings.max_rows.max(1),
+            bytes: settings.max_bytes.max(1),
+            age: settings.max_age,
+            memory_bytes: MEMORY_BYTES_MAX,
+        };
+        ParquetSink { parts, limits, units: BTreeMap::new(), preparing: None }
+    }
+
+    /// With another limit for memory than the default of 64 MiB.
+    #[must_use]
+    pub fn with_memory_bytes_max(mut self, memory_bytes: usize) -> ParquetSink {
+        self.limits.memory_bytes = memory_bytes;
+        self
+    }
+
+    /// Bytes held, in open files and in those on their way.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.units.values().filter_map(|files| files.open.as_ref()).map(OpenFile::memory_bytes).sum::<usize>() + self.upload_bytes()
+    }
+
+    fn upload_bytes(&self) -> usize {
+        let preparing = self.preparing.iter().flatten().flat_map(|preparing| &preparing.uploads);
+        self.units.values().flat_map(|files| &files.rolled).chain(preparing).map(Upload::pending_bytes).sum()
+    }
+
+    /// The columns that go into the file.
+    fn file_columns(batch: &RecordBatch) -> Result<RecordBatch> {
+        let columns: Vec<usize> = (0..num_visible(batch)).collect();
+        batch.project(&columns).map_err(|error| Error::internal("a batch cannot be projected").with_source(error))
+    }
+
+    fn append(&mut self, assignment: Assignment, unit: &StateUnit, batch: &RecordBatch, marks: &[RowMark]) -> Result<()> {
+        let (limits, now) = (self.limits, (self.parts.clock)());
+        let files = self.units.entry(assignment).or_insert_with(|| UnitFiles {
+            unit: unit.clone(),
+            open: None,
+            rolled: Vec::new(),
+            rolled_to: None,
+        });
+        let mut at = 0;
+        while at < marks.len() {
+            if let Some(open) = files.open.take_if(|open| open.is_due(&limits, now) && marks[at].offset > open.last().offset) {
+                files.roll(open, None, &self.parts)?;
+            }
+            let open = match &mut files.open {
+                Some(open) => open,
+                None => {
+                    let range_start = files.rolled_to.unwrap_or(marks[at].offset);
+                    files.open.insert(OpenFile::new(batch.schema(), range_start, marks[at], now)?)
+                }
+            };
+            let room = limits.rows.saturating_sub(open.num_rows()).clamp(1, PIECE_ROWS_MAX);
+            let mut end = marks.len().min(at + room);
+            // The rest of a record goes with its first row.
+            while end < marks.len() && marks[end].offset == marks[end - 1].offset {
+                end += 1;
+            }
+            open.append(&batch.slice(at, end - at), &marks[at..end])
+                .map_err(|error| error.context(format!("rows of {}", files.unit)))?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Keeps memory within its limit: rolls the largest files, then waits for uploads.
+    fn make_room(&mut self) -> Result<()> {
+        if self.memory_bytes() <= self.limits.memory_bytes {
+            return Ok(());
+        }
+        if let Some(open) = self.units.values_mut().filter_map(|files| files.open.as_mut()).max_by_key(|open| open.memory_bytes()) {
+            // At the next record of its unit, or at the next checkpoint.
+            open.set_due();
+        }
+        for _ in 0..WAITS_MAX {
+            if self.upload_bytes() <= self.limits.memory_bytes / 2 {
+                return Ok(());
+            }
+            std::thread::sleep(WAIT);
+        }
+        Err(Error::unavailable(format!(
+            "{}: files are written more slowly than rows come: waited {} s for an upload",
+            self.parts.folder.uri(),
+            (WAIT * u32::try_from(WAITS_MAX).unwrap_or(u32::MAX)).as_secs()
+        )))
+    }
+
+    fn mark(hidden: &Hidden<'_>, row: usize) -> Result<RowMark> {
+        let offset = Offset::new(hidden.offset.value(row)).ok_or_else(|| Error::internal("a row has a negative offset"))?;
+        let mut before = Watermark::NONE;
+        if hidden.w.is_valid(row) {
+            before.advance(EventTime::from_micros(hidden.w.value(row)));
+        }
+        Ok(RowMark { offset, before })
+    }
+}
+
+impl UnitFiles {
+    /// Closes `open` and sends it up. Its range ends at `upto`, or after its last record.
+    fn roll(&mut self, open: OpenFile, upto: Option<Offset>, parts: &ParquetParts) -> Result<()> {
+        let after_last = Offset::after(open.last().offset.get());
+        let end = upto.unwrap_or(after_last);
+        let range = OffsetRange::new(open.range_start(), end)
+            .filter(|_| after_last <= end)
+            .ok_or_else(|| Error::internal(format!("rows of {} were written beyond the offset {end} of a checkpoint", self.unit)))?;
+        let rows = open.num_rows() as u64;
+        let bytes = open.finish(&self.unit, range).map_err(|error| error.context(format!("rows of {}", self.unit)))?;
+        let staged = StagedFile {
+            folder: parts.folder.uri().to_owned(),
+            staged: format!("{}/{}.parquet", staging_folder(&parts.owner, &self.unit), uuid::Uuid::new_v4()),
+            name: file_name(&self.unit, range),
+            bytes: bytes.len() as u64,
+            rows,
+            range,
+        };
+        self.rolled.push(Upload::start(&parts.runtime, parts.folder.clone(), staged, bytes));
+        self.rolled_to = Some(end);
+        Ok(())
+    }
+
+    /// What is durable once the rolled files are up, given that rows were written up to `upto`.
+    fn prepare(&mut self, assignment: Assignment, upto: Offset) -> Result<Preparing> {
+        let (position, watermark) = match &self.open {
+            Some(open) => (open.first().offset, Some(open.first().before)),
+            None => {
+                self.rolled_to = Some(upto);
+                (upto, None)
+            }
+        };
+        if position > upto {
+            return Err(Error::internal(format!("rows of {} were written beyond the offset {upto} of a checkpoint", self.unit)));
+        }
+        let uploads = std::mem::take(&mut self.rolled);
+        let files = uploads.iter().map(|upload| upload.staged().clone()).collect();
+        Ok(Preparing { prepared: PreparedUnit { assignment, position, watermark, files }, uploads })
+    }
+}
+
+impl Sink for ParquetSink {
+    fn write(&mut self, batch: &RecordBatch, units: &Units) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let hidden = Hidden::of(batch)?;
+        let columns = Self::file_columns(batch)?;
+        let mut rows_by_unit: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (row, assignment) in (0..).zip(hidden.unit.values()) {
+            rows_by_unit.entry(*assignment).or_default().push(row);
+        }
+        for (assignment, rows) in rows_by_unit {
+            let assignment = Assignment(assignment);
+            // Not ours any more: its rows are somebody else's to write.
+            let Some(unit) = units.get(assignment) else { continue };
+            let marks = rows.iter().map(|row| Self::mark(&hidden, *row as usize)).collect::<Result<Vec<_>>>()?;
+            let of_unit = if rows.len() == columns.num_rows() {
+                columns.clone()
+            } else {
+                take_record_batch(&columns, &UInt32Array::from(rows))
+                    .map_err(|error| Error::internal("rows of a unit cannot be taken from a batch").with_source(error))?
+            };
+            self.append(assignment, unit, &of_unit, &marks)?;
+        }
+        self.make_room()
+    }
+
+    fn begin_prepare(&mut self, request: PrepareRequest) -> Result<()> {
+        if self.preparing.is_some() {
+            return Err(Error::internal("a sink was asked to prepare before the last answer was taken"));
+        }
+        let now = (self.parts.clock)();
+        let closing: BTreeSet<Assignment> = request.close.into_iter().collect();
+        let mut preparing = Vec::with_capacity(request.upto.len());
+        for (assignment, upto, unit) in request.upto {
+            let files =
+                self.units.entry(assignment).or_insert_with(|| UnitFiles { unit, open: None, rolled: Vec::new(), rolled_to: None });
+            let is_closing = closing.contains(&assignment);
+            if let Some(open) = files.open.take_if(|open| is_closing || open.is_due(&self.limits, now)) {
+                files.roll(open, Some(upto), &self.parts)?;
+            }
+            preparing.push(files.prepare(assignment, upto)?);
+            if is_closing {
+                self.units.remove(&assignment);
+            }
+        }
+        self.preparing = Some(preparing);
+        Ok(())
+    }
+
+    fn poll_prepared(&mut self) -> Result<Option<Vec<PreparedUnit>>> {
+        let Some(preparing) = &mut self.preparing else {
+            return Err(Error::internal("a sink that was not asked to prepare was asked for its answer"));
+        };
+        let mut is_done = true;
+        for upload in preparing.iter_mut().flat_map(|preparing| &mut preparing.uploads) {
+            is_done &= upload.poll()?;
+        }
+        if !is_done {
+            return Ok(None);
+        }
+        Ok(self.preparing.take().map(|preparing| preparing.into_iter().map(|preparing| preparing.prepared).collect()))
+    }
+
+    fn forget(&mut self, units: &[Assignment]) {
+        for assignment in units {
+            self.units.remove(assignment);
+        }
+        // Staged files that are left are swept by the unit's next writer.
+        if let Some(preparing) = &mut self.preparing {
+            preparing.retain(|preparing| !units.contains(&preparing.prepared.assignment));
+        }
+    }
+}
+
+fn staging_folder(owner: &str, unit: &StateUnit) -> String {
+    format!("{STAGING_FOLDER}/{}/{}", file_name_part(owner), unit_folder(unit))
+}
+
+fn file_name(unit: &StateUnit, range: OffsetRange) -> String {
+    format!(
+        "{}--{}--{}--{:020}-{:020}.parquet",
+        file_name_part(&unit.source),
+        file_name_part(&unit.topic),
+        unit.partition,
+        range.start.get(),
+        range.end.get()
+    )
+}
+
+/// Deletes what earlier writers of the unit staged and never committed. Called after the unit was claimed (then everything
+/// that was committed has its final name) and before its first row is written. Returns how many files there were.
+pub async fn sweep_staged(folder: &Folder, owner: &str, unit: &StateUnit) -> Result<usize> {
+    let staged = folder.list(&staging_folder(owner, unit)).await?;
+    for object in &staged {
+        folder.delete(&object.name).await?;
+    }
+    Ok(staged.len())
+}
+
+#[cfg(test)]
+mod tests;

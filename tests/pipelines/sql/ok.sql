@@ -1,0 +1,2 @@
+-- A view.
+SELECT a, amount FROM t WHERE amount > 1

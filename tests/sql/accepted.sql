@@ -1,0 +1,54 @@
+-- case all columns
+SELECT * FROM events
+-- case columns and conditions
+SELECT id, a + b AS s, upper(id) AS u
+FROM events
+WHERE a > 1 AND time >= '2026-01-01T00:00:00Z'
+-- case an earlier view
+SELECT * FROM earlier WHERE first > 3
+-- case a column in mixed case, quoted
+SELECT "userId", "userId" AS user FROM events
+-- case common table expressions
+WITH t AS (SELECT id, a FROM events WHERE a > 1), u AS (SELECT id, a * 2 AS twice FROM t)
+SELECT id, twice FROM u WHERE twice > 10
+-- case subquery in from
+SELECT s.id FROM (SELECT id, flag FROM events) AS s WHERE s.flag
+-- case renamed columns
+SELECT t.k, t.n FROM (SELECT id, a FROM events) AS t (k, n)
+-- case union all
+SELECT id, a FROM events UNION ALL SELECT id, b FROM others
+-- case unnest
+SELECT id, unnest(string_to_array(id, ',')) AS part FROM events
+-- case case and coalesce
+SELECT id, CASE WHEN a > 5 THEN 'big' WHEN a IS NULL THEN 'none' ELSE 'small' END AS size, coalesce(x, 0) AS x FROM events
+-- case dates
+SELECT id, date_part('hour', time) AS hour, extract(dow FROM time) AS day, date_trunc('day', time) AS midnight FROM events
+-- case interval
+SELECT id, time + INTERVAL '1 hour' AS later FROM events WHERE time > TIMESTAMP '2026-01-01 00:00:00'
+-- case like and regular expressions
+SELECT id FROM events WHERE id LIKE 'a%' OR regexp_like(id, '^b[0-9]+$') OR id ~ 'c'
+-- case in and between
+SELECT id FROM events WHERE a IN (1, 2, 3) AND b NOT IN (4) AND x BETWEEN 0.5 AND 1.5
+-- case guard
+SELECT id FROM events WHERE b <> 0 AND a / b > 2
+-- case score over a threshold
+SELECT * FROM (SELECT id, score('m', a, x) AS p FROM events) AS s WHERE p >= 0.7
+-- case score twice
+SELECT id, score('m', a) AS p, score('m', a) >= 0.7 AS alert FROM events WHERE score('m', a) > 0.1
+-- case decimal
+SELECT id, price * 2 AS twice, round(CAST(price AS DOUBLE), 1) AS r FROM events
+-- case casts
+SELECT id, CAST(a AS VARCHAR) AS s, x::int AS n, try_cast(id AS BIGINT) AS t FROM events
+-- case metadata
+SELECT topic, key, headers FROM events
+-- case struct and list
+SELECT id, headers[1]['name'] AS header FROM events
+-- case wildcards
+SELECT * EXCEPT (headers, key), a * 2 AS twice FROM events
+-- case qualified wildcard
+SELECT e.* FROM events AS e
+-- case comment and semicolon
+-- the ids
+SELECT id /* all of them */ FROM events;
+-- case nothing passes
+SELECT id FROM events WHERE false

@@ -1,0 +1,189 @@
+//! SQL functions over models: `score('fraud', f1, f2, ...)`, `threshold('fraud')` and `model_version('fraud')`.
+//!
+//! They know models by name, through a registry, so that a model can be replaced while the plan stays. All three are volatile:
+//! DataFusion evaluates functions of constants when it plans, stable ones too, and a threshold in a plan would outlive its model.
+
+mod call;
+mod models;
+mod score;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion_common::{Result, ScalarValue, plan_datafusion_err, plan_err};
+use datafusion_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+pub use call::{CallError, WrongArgument, check_call};
+pub use models::{LoadedModel, ModelSlot, Models, SwapError, UnknownModel};
+pub use score::score_arrays;
+
+/// The functions, over the models of one worker. Register all of them.
+pub fn functions(models: &Arc<Models>) -> Vec<ScalarUDF> {
+    let registry = Registry(Arc::clone(models));
+    vec![
+        ScalarUDF::new_from_impl(score::Score::new(registry.clone())),
+        ScalarUDF::new_from_impl(Property::new(
+            "threshold",
+            DataType::Float64,
+            registry.clone(),
+            |model| ScalarValue::Float64(Some(model.threshold)),
+        )),
+        ScalarUDF::new_from_impl(Property::new(
+            "model_version",
+            DataType::Utf8,
+            registry,
+            |model| ScalarValue::Utf8(Some(model.version.clone())),
+        )),
+    ]
+}
+
+/// The models, compared by identity as DataFusion asks of what functions hold.
+#[derive(Debug, Clone)]
+struct Registry(Arc<Models>);
+
+impl PartialEq for Registry {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Registry {}
+
+impl Hash for Registry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+impl Registry {
+    fn current(&self, name: &str) -> Result<Arc<LoadedModel>> {
+        self.0
+            .slot(name)
+            .map(|slot| slot.current())
+            .map_err(|error| plan_datafusion_err!("{error}"))
+    }
+
+    fn known(&self) -> String {
+        self.0.names().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The model that a function's first argument names.
+    fn named(&self, function: &str, argument: Option<&ScalarValue>) -> Result<Arc<LoadedModel>> {
+        match argument.and_then(ScalarValue::try_as_str) {
+            Some(Some(name)) => self.current(name),
+            _ => plan_err!(
+                "the first argument of {function} must be the name of a model as a string constant, as in {function}('{}'); models of this pipeline: {}",
+                self.0.names().next().unwrap_or("fraud"),
+                self.known()
+            ),
+        }
+    }
+
+    /// The same while rows are scored.
+    fn named_in_call(
+        &self,
+        function: &str,
+        argument: Option<&ColumnarValue>,
+    ) -> Result<Arc<LoadedModel>> {
+        match argument {
+            Some(ColumnarValue::Scalar(name)) => self.named(function, Some(name)),
+            _ => self.named(function, None),
+        }
+    }
+}
+
+fn is_string(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
+}
+
+/// A function of a model's name alone.
+#[derive(Debug)]
+struct Property {
+    name: &'static str,
+    data_type: DataType,
+    registry: Registry,
+    value: fn(&LoadedModel) -> ScalarValue,
+    signature: Signature,
+}
+
+impl Property {
+    fn new(
+        name: &'static str,
+        data_type: DataType,
+        registry: Registry,
+        value: fn(&LoadedModel) -> ScalarValue,
+    ) -> Self {
+        Self {
+            name,
+            data_type,
+            registry,
+            value,
+            signature: Signature::user_defined(Volatility::Volatile),
+        }
+    }
+}
+
+impl PartialEq for Property {
+    fn eq(&self, other: &Self) -> bool {
+        (self.name, &self.registry) == (other.name, &other.registry)
+    }
+}
+
+impl Eq for Property {}
+
+impl Hash for Property {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.name, &self.registry).hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Property {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(self.data_type.clone())
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        match arg_types {
+            [name] if is_string(name) => Ok(vec![DataType::Utf8]),
+            _ => plan_err!(
+                "{} takes one argument, the name of a model as a string constant; found {arg_types:?}",
+                self.name
+            ),
+        }
+    }
+
+    fn return_field_from_args(
+        &self,
+        args: datafusion_expr::ReturnFieldArgs<'_>,
+    ) -> Result<arrow::datatypes::FieldRef> {
+        // An unknown name stops the start, not the first row.
+        self.registry
+            .named(self.name, args.scalar_arguments.first().copied().flatten())?;
+        Ok(Arc::new(arrow::datatypes::Field::new(
+            self.name,
+            self.data_type.clone(),
+            false,
+        )))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let model = self.registry.named_in_call(self.name, args.args.first())?;
+        Ok(ColumnarValue::Scalar((self.value)(&model)))
+    }
+}
