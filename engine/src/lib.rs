@@ -11,6 +11,8 @@ pub mod cli;
 pub mod model;
 pub mod observe;
 pub mod runtime;
+#[cfg(feature = "lightgbm")]
+pub mod train;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Result};
