@@ -132,6 +132,7 @@ impl Worker {
                 self.units.retain(|assignment, _| !assignments.contains(assignment));
             }
             SourceEvent::DataLost { wanted, found, .. } => self.events.push(format!("data lost {wanted} {found}")),
+            SourceEvent::Rows(_) => panic!("Kafka gives records"),
             SourceEvent::End => self.has_ended = true,
         }
         Ok(true)
