@@ -11,5 +11,6 @@ pub mod tasks;
 mod units;
 mod worker;
 
+pub use build::compile;
 pub use functions::plan_unloaded;
 pub use run::{RunHandle, RunSummary, start};
