@@ -10,6 +10,7 @@ pub mod source;
 pub mod cli;
 pub mod model;
 pub mod observe;
+pub mod replay;
 pub mod runtime;
 #[cfg(feature = "lightgbm")]
 pub mod train;

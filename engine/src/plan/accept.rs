@@ -92,7 +92,7 @@ fn named_here(query: &Query) -> BTreeSet<String> {
 }
 
 /// A name as SQL understands it.
-fn folded(name: &Ident) -> String {
+pub(super) fn folded(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 

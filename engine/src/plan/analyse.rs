@@ -188,7 +188,7 @@ impl<'a> Analysis<'a> {
     }
 }
 
-fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Refusals> {
+pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Refusals> {
     Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
         .map_err(|error| vec![parse_failure(&error.to_string(), Span::empty())])
@@ -199,7 +199,7 @@ fn end_of(tokens: &[TokenWithSpan]) -> Span {
     last.map_or_else(Span::empty, |token| token.span)
 }
 
-fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
+pub(super) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
     let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens.to_vec());
     let statements = parser.parse_statements();
     let statements = statements.map_err(|error| vec![parse_failure(&error.to_string(), end_of(tokens))])?;

@@ -12,4 +12,5 @@ mod units;
 mod worker;
 
 pub use functions::{plan_unloaded, unloaded_functions};
+pub use build::compile;
 pub use run::{RunHandle, RunSummary, start};
