@@ -11,8 +11,11 @@ use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
 mod check;
+mod demo;
 mod explain;
+mod generate;
 mod run;
+mod train;
 
 /// SQL feature queries and a machine-learned score over Kafka.
 #[derive(Debug, Parser)]
@@ -36,6 +39,12 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
+    /// Make simulated card transactions.
+    Generate(generate::GenerateArguments),
+    /// Train a model on stored history, on the features of the pipeline's own SQL.
+    Train(train::TrainArguments),
+    /// Show the main job with everything embedded: broker, transactions, model, alerts.
+    Demo(demo::DemoArguments),
 }
 
 /// The environment, read once.
@@ -59,7 +68,7 @@ impl Command {
     fn default_log(&self) -> Option<&'static str> {
         match self {
             Command::Run(_) => None,
-            Command::Check(_) | Command::Explain(_) => Some("warn"),
+            Command::Check(_) | Command::Explain(_) | Command::Generate(_) | Command::Train(_) | Command::Demo(_) => Some("warn"),
         }
     }
 
@@ -68,6 +77,9 @@ impl Command {
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
+            Command::Generate(arguments) => generate::run(&arguments, environment),
+            Command::Train(arguments) => train::run(&arguments, environment),
+            Command::Demo(arguments) => demo::run(&arguments, environment),
         }
     }
 }
