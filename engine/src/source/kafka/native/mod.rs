@@ -12,8 +12,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
@@ -73,7 +72,15 @@ pub(super) struct ClientError {
 pub(super) struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
     errors: Mutex<Vec<ClientError>>,
-    closing: AtomicBool,
+    /// Held by whoever ends a wait: once it is true, none may be ended. librdkafka's close waits on the same queue, and would
+    /// return before its end, never to be finished.
+    is_closing: Mutex<bool>,
+}
+
+impl Callbacks {
+    fn is_closing(&self) -> MutexGuard<'_, bool> {
+        self.is_closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ClientContext for Callbacks {}
@@ -94,7 +101,7 @@ unsafe extern "C" fn on_rebalance(
 ) {
     // SAFETY: `opaque` is the context that `Client::new` installed, alive as long as the client that calls us.
     let callbacks = unsafe { &*opaque.cast::<Callbacks>() };
-    if callbacks.closing.load(Ordering::Acquire) {
+    if *callbacks.is_closing() {
         // Nobody answers any more: give everything back, otherwise the close would wait for ever.
         // SAFETY: `client` is the live client that calls us; null means "no partition".
         unsafe { sys::rd_kafka_assign(client, ptr::null()) };
@@ -110,7 +117,7 @@ unsafe extern "C" fn on_rebalance(
     };
     put(&callbacks.rebalances, rebalance);
     // SAFETY: `client` is live.
-    unsafe { end_waiting(client) };
+    unsafe { end_waiting(client, callbacks) };
 }
 
 unsafe extern "C" fn on_error(client: *mut RDKafka, error: c_int, reason: *const c_char, opaque: *mut c_void) {
@@ -121,14 +128,18 @@ unsafe extern "C" fn on_error(client: *mut RDKafka, error: c_int, reason: *const
     let code = RespErr::try_from(error).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from);
     put(&callbacks.errors, ClientError { code, reason });
     // SAFETY: `client` is live.
-    unsafe { end_waiting(client) };
+    unsafe { end_waiting(client, callbacks) };
 }
 
 /// Ends the call that serves us, so that the reader hears of it at once: serving a callback alone does not.
 ///
 /// # Safety
 /// `client` is a live consumer.
-unsafe fn end_waiting(client: *mut RDKafka) {
+unsafe fn end_waiting(client: *mut RDKafka, callbacks: &Callbacks) {
+    let is_closing = callbacks.is_closing();
+    if *is_closing {
+        return;
+    }
     // SAFETY: the caller's promise; the reference to the queue is given back at once.
     unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(client);
@@ -318,6 +329,10 @@ impl Consumer {
 
     /// Ends a [`Consumer::consume`] that waits, or the next one.
     pub(super) fn wake(&self) {
+        let is_closing = self.client.context().is_closing();
+        if *is_closing {
+            return;
+        }
         // SAFETY: the queue is live.
         unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) };
     }
@@ -384,15 +399,15 @@ impl Consumer {
     /// Leaves the group and stops fetching. Waits for it. Revocations heard before must have been answered;
     /// those that come now are answered by giving everything back.
     pub(super) fn close(&self) -> KafkaResult<()> {
-        self.client.context().closing.store(true, Ordering::Release);
-        // SAFETY: the client is live; callbacks run inside this call and see `closing`.
+        *self.client.context().is_closing() = true;
+        // SAFETY: the client is live; callbacks run inside this call and see `is_closing`.
         checked(unsafe { sys::rd_kafka_consumer_close(self.ptr()) })
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.client.context().closing.store(true, Ordering::Release);
+        *self.client.context().is_closing() = true;
         // SAFETY: our reference to the queue, given back once, before the client goes (fields are dropped after this).
         unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
