@@ -11,6 +11,7 @@ use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
 mod check;
+mod checkpoint;
 mod explain;
 mod run;
 
@@ -36,6 +37,8 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
+    /// Look into a checkpoint: what is there, one manifest, the difference of two.
+    Checkpoint(checkpoint::CheckpointArguments),
 }
 
 /// The environment, read once.
@@ -59,7 +62,7 @@ impl Command {
     fn default_log(&self) -> Option<&'static str> {
         match self {
             Command::Run(_) => None,
-            Command::Check(_) | Command::Explain(_) => Some("warn"),
+            Command::Check(_) | Command::Explain(_) | Command::Checkpoint(_) => Some("warn"),
         }
     }
 
@@ -68,6 +71,7 @@ impl Command {
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
+            Command::Checkpoint(arguments) => checkpoint::run(&arguments, environment),
         }
     }
 }
