@@ -12,7 +12,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-ready_seconds=60
+# A broker that shares its cores with a build may take a minute.
+ready_seconds=120
 
 print_address() {
     printf 'KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:%s\nKAFKA_PID=%s\nKAFKA_DIR=%q\n' "$(cat "$dir/port")" "$(live_pid "$dir/pid")" "$dir"

@@ -3,4 +3,6 @@
 
 mod checkpoint;
 mod files_source;
+mod harness;
+mod kafka;
 mod tidy;

@@ -2,7 +2,7 @@
 
 /// The nearest of `names` to `word`, if one is near enough to be a slip of the keyboard.
 pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let slips_max = (word.chars().count() / 3).clamp(1, 3);
+    let slips_max = word.chars().count().div_ceil(3).clamp(1, 3);
     names
         .into_iter()
         .map(|name| (distance(&word.to_lowercase(), &name.to_lowercase()), name))

@@ -9,16 +9,18 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DFStatement;
-use datafusion::sql::sqlparser::ast::{Query, Select, SelectItem, SetExpr, Spanned, Statement, WildcardAdditionalOptions};
+use datafusion::sql::sqlparser::ast::{
+    Query, Select, SelectItem, SetExpr, Spanned, Statement, WildcardAdditionalOptions,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
+use super::Functions;
 use super::accept::{Accepted, accept, accept_names, parse_failure};
 use super::problem::{Refusal, choices, in_order_of_text, plainly};
 use super::session::{Call, CallArgument, block_on};
 use super::table::SlotTable;
-use super::Functions;
 use crate::error::{Error, Result as EngineResult};
 
 /// The session and the tables that SQL may name so far.
@@ -29,15 +31,6 @@ pub(super) struct Analysis<'a> {
     tables: Vec<String>,
     /// Views that could not be analysed: what reads them is judged by its text alone.
     failed: Vec<String>,
-}
-
-/// A SELECT that was accepted.
-#[derive(Debug)]
-pub(super) struct Analysed {
-    /// `None` when a table that it reads could not be analysed.
-    pub(super) plan: Option<LogicalPlan>,
-    /// Sources and views, once per reference.
-    pub(super) tables: Vec<String>,
 }
 
 /// What is wrong, and perhaps all of it.
@@ -73,8 +66,8 @@ impl<'a> Analysis<'a> {
         self.failed.push(name.to_owned());
     }
 
-    /// Analyses the SELECT of a view or a sink.
-    pub(super) fn query(&self, sql: &str) -> Result<Analysed, Refusals> {
+    /// Analyses the SELECT of a view or a sink. `None` when a table that it reads could not be analysed.
+    pub(super) fn query(&self, sql: &str) -> Result<Option<LogicalPlan>, Refusals> {
         let tokens = tokens(sql)?;
         let query = parse_query(&tokens)?;
         let accepted = accept(&query, &tokens, &self.tables, &self.state, self.functions);
@@ -93,11 +86,14 @@ impl<'a> Analysis<'a> {
     pub(super) fn condition(&self, table: &str, sql: &str) -> Result<LogicalPlan, Refusals> {
         let tokens = tokens(sql)?;
         let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens.clone());
-        let condition = parser.parse_expr().map_err(|error| vec![parse_failure(&error.to_string(), end_of(&tokens))])?;
+        let condition =
+            parser.parse_expr().map_err(|error| vec![parse_failure(&error.to_string(), end_of(&tokens))])?;
         let rest = parser.peek_token();
         if rest.token != Token::EOF {
             let clause = format!("`{}`", rest.token);
-            return Err(vec![Refusal::new(clause, "a check is one condition", "join conditions with AND").at(rest.span)]);
+            return Err(vec![
+                Refusal::new(clause, "a check is one condition", "join conditions with AND").at(rest.span),
+            ]);
         }
         let select = format!("SELECT 1 FROM \"{}\"", table.replace('"', "\"\""));
         let mut query = parse_query(&self::tokens(&select)?)?;
@@ -109,19 +105,16 @@ impl<'a> Analysis<'a> {
             let reason = "a check decides what is accepted, before any score";
             return Err(vec![Refusal::new(format!("`{name}()`"), reason, "use columns of the record").at(*span)]);
         }
-        match self.analyse(query, accepted)?.plan {
-            Some(plan) => Ok(plan),
-            None => Err(Vec::new()),
-        }
+        self.analyse(query, accepted)?.ok_or_else(Vec::new)
     }
 
-    fn analyse(&self, query: Query, accepted: Accepted) -> Result<Analysed, Refusals> {
+    fn analyse(&self, query: Query, accepted: Accepted) -> Result<Option<LogicalPlan>, Refusals> {
         if accepted.tables.iter().any(|table| self.failed.contains(table)) {
-            return Ok(Analysed { plan: None, tables: accepted.tables });
+            return Ok(None);
         }
-        let plan = self.plan(query.clone()).map_err(|error| self.translate(error, &query))?;
-        self.check_calls(&plan.0, &accepted)?;
-        Ok(Analysed { plan: Some(plan.1), tables: accepted.tables })
+        let (written, analysed) = self.plan(query.clone()).map_err(|error| self.translate(error, &query))?;
+        self.check_calls(&written, &accepted)?;
+        Ok(Some(analysed))
     }
 
     /// The plan before and after analysis.
@@ -129,6 +122,8 @@ impl<'a> Analysis<'a> {
         let statement = DFStatement::Statement(Box::new(Statement::Query(Box::new(query))));
         let plan = block_on(self.state.statement_to_plan(statement))?;
         let analysed = self.state.analyzer().execute_and_check(plan.clone(), self.state.config_options(), |_, _| {})?;
+        // What cannot be computed or run shows here, where its place can still be found.
+        block_on(self.state.create_physical_plan(&analysed))?;
         Ok((plan, analysed))
     }
 
@@ -142,7 +137,9 @@ impl<'a> Analysis<'a> {
         collect_calls(plan, &self.functions.once, &mut calls)
             .map_err(|error| vec![Refusal::new("call", error.strip_backtrace(), "")])?;
         for call in calls {
-            let place = places.iter().position(|(name, arguments, _)| *name == call.function && *arguments == call.arguments.len());
+            let place = places
+                .iter()
+                .position(|(name, arguments, _)| *name == call.function && *arguments == call.arguments.len());
             let span = place.map_or_else(Span::empty, |place| places.swap_remove(place).2);
             if let Err(refusal) = check.check(&call) {
                 refusals.push(if refusal.span.is_some() { refusal } else { refusal.at(span) });
@@ -185,12 +182,13 @@ impl<'a> Analysis<'a> {
             return Some(condition.span());
         }
         let mut items = select.projection.iter();
-        let item = items.find(|item| fails(&|select| (select.projection, select.selection) = (vec![(*item).clone()], None)))?;
+        let item = items
+            .find(|item| fails(&|select| (select.projection, select.selection) = (vec![(*item).clone()], None)))?;
         Some(item.span())
     }
 }
 
-fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Refusals> {
+pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Refusals> {
     Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
         .map_err(|error| vec![parse_failure(&error.to_string(), Span::empty())])
@@ -201,7 +199,7 @@ fn end_of(tokens: &[TokenWithSpan]) -> Span {
     last.map_or_else(Span::empty, |token| token.span)
 }
 
-fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
+pub(super) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
     let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens.to_vec());
     let statements = parser.parse_statements();
     let statements = statements.map_err(|error| vec![parse_failure(&error.to_string(), end_of(tokens))])?;
@@ -310,15 +308,10 @@ fn schema_refusal(error: &SchemaError, diagnostic: Option<&Diagnostic>) -> Refus
 }
 
 fn other_refusal(error: &DataFusionError, diagnostic: Option<&Diagnostic>) -> Refusal {
-    let text = match error {
-        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) => text.clone(),
-        other => other.strip_backtrace(),
-    };
-    let text = DataFusionError::Plan(text).strip_backtrace();
-    let text = text.trim_start_matches("Error during planning: ");
-    let reason = plainly(text);
+    let reason = plainly(&error.find_root().strip_backtrace());
     if reason.contains("unique expression names") {
-        return Refusal::new("SELECT list", "two columns have the same name", "rename one of them with AS").at(place_of(diagnostic));
+        return Refusal::new("SELECT list", "two columns have the same name", "rename one of them with AS")
+            .at(place_of(diagnostic));
     }
     let help = diagnostic.and_then(|diagnostic| diagnostic.helps.first()).map(|help| help.message.clone());
     let alternative = help.unwrap_or_else(|| {

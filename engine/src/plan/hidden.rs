@@ -9,9 +9,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result, internal_err};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{
-    Expr, Filter, LogicalPlan, Projection, SubqueryAlias, TableScanBuilder, Union, Unnest,
-};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Projection, SubqueryAlias, TableScanBuilder, Union, Unnest};
 
 use super::table::SlotTable;
 use crate::types::HIDDEN_COLUMNS;
@@ -26,7 +24,10 @@ pub(super) enum Origin<'a> {
 }
 
 /// Rewrites `plan` so that it reads slots and ends with the hidden columns.
-pub(super) fn thread_hidden<'a>(plan: &LogicalPlan, origin: &dyn Fn(&str) -> Option<Origin<'a>>) -> Result<LogicalPlan> {
+pub(super) fn thread_hidden<'a>(
+    plan: &LogicalPlan,
+    origin: &dyn Fn(&str) -> Option<Origin<'a>>,
+) -> Result<LogicalPlan> {
     let child = |plan: &Arc<LogicalPlan>| thread_hidden(plan, origin).map(Arc::new);
     match plan {
         LogicalPlan::TableScan(scan) => match origin(scan.table_name.table()) {
@@ -105,19 +106,19 @@ pub(super) fn foreign_node(plan: &LogicalPlan) -> Option<String> {
 fn foreign_expr(expr: &Expr) -> Option<String> {
     let mut found = None;
     let walk = expr.apply(|expr| {
-        let foreign = match expr {
+        let foreign = matches!(
+            expr,
             Expr::AggregateFunction(_)
-            | Expr::WindowFunction(_)
-            | Expr::GroupingSet(_)
-            | Expr::ScalarVariable(..)
-            | Expr::Exists(_)
-            | Expr::InSubquery(_)
-            | Expr::SetComparison(_)
-            | Expr::ScalarSubquery(_)
-            | Expr::OuterReferenceColumn(..)
-            | Expr::Placeholder(_) => true,
-            _ => false,
-        };
+                | Expr::WindowFunction(_)
+                | Expr::GroupingSet(_)
+                | Expr::ScalarVariable(..)
+                | Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::OuterReferenceColumn(..)
+                | Expr::Placeholder(_)
+        );
         if foreign {
             found = Some(expr.to_string());
             return Ok(TreeNodeRecursion::Stop);
@@ -126,6 +127,19 @@ fn foreign_expr(expr: &Expr) -> Option<String> {
     });
     debug_assert!(walk.is_ok(), "looking at an expression cannot fail");
     found
+}
+
+/// The sources and views that a plan reads, once per place.
+pub(super) fn tables_read(plan: &LogicalPlan) -> Vec<String> {
+    let mut tables = Vec::new();
+    let walk = plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            tables.push(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walk.is_ok(), "looking at a plan cannot fail");
+    tables
 }
 
 /// Whether one record can become several rows.

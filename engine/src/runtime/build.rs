@@ -56,9 +56,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Loads models, compiles the plan and opens the checkpoint.
     pub(crate) fn build(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle, status: &StatusBoard) -> Result<Shared> {
-        let lookup = |name: &str| env.get(name).cloned();
-        let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
-        let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+        let (plan, models) = compile(pipeline, env, io)?;
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
@@ -74,6 +72,14 @@ impl Shared {
         let numbers = AssignmentNumbers::default();
         Ok(Shared { plan, stores, checkpoints, models: versions, numbers, io: io.clone(), env: env.clone() })
     }
+}
+
+/// Loads a pipeline's models and compiles its plan: what a run and a replay have in common.
+pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+    let lookup = |name: &str| env.get(name).cloned();
+    let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
+    let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+    Ok((plan, models))
 }
 
 fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::settings::KafkaConnection;
-use crate::source::kafka::{client_config, client_error, config_error, log_line};
+use crate::source::kafka::{client_config, client_error, config_error, log_line, now};
 
 /// How long a full queue may stay full.
 const ROOM: Duration = Duration::from_secs(60);
@@ -155,7 +155,7 @@ impl Producer {
     }
 
     fn find_topic(&self, timeout: Duration) -> Result<()> {
-        let began = Instant::now();
+        let began = now();
         let mut first_answer = None;
         loop {
             let code = match self.client.client().fetch_metadata(Some(&self.topic), QUESTION.min(timeout)) {
@@ -165,7 +165,7 @@ impl Producer {
                     if error.is_none() && found.is_some_and(|found| !found.partitions().is_empty()) {
                         return Ok(());
                     }
-                    let answered = *first_answer.get_or_insert_with(Instant::now);
+                    let answered = *first_answer.get_or_insert_with(now);
                     let code = error.unwrap_or(Code::UnknownTopic);
                     if answered.elapsed() >= TOPIC_APPEARS.min(timeout) {
                         return Err(self.client.context().refused(code, 0));
@@ -205,7 +205,7 @@ impl Producer {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), refused)) => {
                     record = refused;
-                    let since = *full_since.get_or_insert_with(Instant::now);
+                    let since = *full_since.get_or_insert_with(now);
                     let before = self.acknowledged();
                     self.client.poll(Duration::from_millis(10));
                     self.check()?;
@@ -271,7 +271,7 @@ impl Producer {
 
     /// Waits until everything is acknowledged, at most `timeout`.
     pub(super) fn flush(&self, timeout: Duration) -> Result<()> {
-        let began = Instant::now();
+        let began = now();
         loop {
             self.serve()?;
             let outstanding = self.num_outstanding();

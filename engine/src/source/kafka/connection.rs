@@ -40,6 +40,12 @@ pub const OWNED_OPTIONS: &[(&str, &str)] = &[
     ("transactional.id", "the engine names its transactions"),
 ];
 
+/// The clock of a client's waiting times. No row ever meets it.
+#[expect(clippy::disallowed_methods, reason = "deadlines of the client's own thread and of waiting for brokers")]
+pub(crate) fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// Who decides `option` instead of the user; `None` when it may be passed through.
 #[must_use]
 pub fn owned_option(option: &str) -> Option<&'static str> {

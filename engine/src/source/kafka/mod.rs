@@ -15,6 +15,7 @@
 
 mod connection;
 pub mod embedded;
+mod group;
 mod native;
 mod opening;
 mod pace;
@@ -24,7 +25,7 @@ mod start;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use rdkafka::config::ClientConfig;
@@ -38,7 +39,7 @@ use crate::pipeline::settings;
 use crate::types::{Assignment, Offset};
 
 pub use self::connection::{OWNED_OPTIONS, owned_option};
-pub(crate) use self::connection::{client_config, client_error, config_error, log_line};
+pub(crate) use self::connection::{client_config, client_error, config_error, log_line, now};
 
 /// Who shares the topics' partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,12 +176,12 @@ impl Source for KafkaSource {
 
     fn close(&mut self, timeout: Duration) -> Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
-        let deadline = Instant::now() + timeout;
+        let deadline = now() + timeout;
         // A full channel empties while the reader lives; a closed one says that it ended by itself.
         drop(self.commands.send_timeout(Command::Close, timeout));
         self.consumer.wake();
         while !thread.is_finished() {
-            if Instant::now() >= deadline {
+            if now() >= deadline {
                 return Err(Error::unavailable(format!(
                     "source `{}`: the kafka client did not leave its group within {} ms; the group will notice by itself",
                     self.source,

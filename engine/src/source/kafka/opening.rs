@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use super::Membership;
-use super::connection::client_error;
+use super::connection::{client_error, now};
 use super::native::{Entry, NEWEST, OLDEST};
 use super::reader::{Halt, Reader};
 use super::start::{Found, Resolved, check, resolve};
@@ -77,7 +77,7 @@ impl Reader {
     }
 
     fn num_partitions(&mut self, topic: &Arc<str>) -> Result<i32, Halt> {
-        let began = Instant::now();
+        let began = now();
         loop {
             let metadata = self.patiently(|reader| reader.consumer.client().fetch_metadata(Some(topic), QUESTION))?;
             let found = metadata.topics().iter().find(|found| found.name() == &**topic);
@@ -166,7 +166,7 @@ impl Reader {
 
     /// Positions of `entries`, asked for as long as is bearable while the driver waits.
     fn ask(&self, entries: &[Entry]) -> Result<Vec<i64>> {
-        let began = Instant::now();
+        let began = now();
         loop {
             let answer = self.consumer.list_offsets(entries, QUESTION);
             let result = match answer {

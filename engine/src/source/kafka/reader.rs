@@ -1,5 +1,5 @@
-//! The reader: the one thread that consumes. It turns batches into blocks, tells the driver of rebalances and answers them
-//! when the driver did, and waits for room without ever leaving the group's protocol unserved. It decides no position.
+//! The reader: the one thread that consumes. It turns batches into blocks, obeys the driver's commands, and waits for room
+//! without ever leaving the group's protocol (`group`) unserved. It decides no position.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::connection::{Verdict, client_error, verdict};
-use super::native::{Consumer, Entry, Messages, Rebalance};
+use super::connection::{Verdict, client_error, now, verdict};
+use super::group::Revocation;
+use super::native::{Consumer, Messages};
 use super::pace::Pace;
-use super::partitions::{Held, Partitions, Stage, Started};
-use super::{Membership, Opening};
+use super::partitions::{Partitions, Stage, Started};
+use super::Opening;
 use crate::error::{Error, Result};
-use crate::pipeline::settings::Until;
 use crate::source::{SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, RecordBlock};
 
@@ -29,10 +29,6 @@ pub(super) const BLOCKS_WAITING: usize = 8;
 const IDLE: Duration = Duration::from_millis(100);
 /// After this long without room the client stops fetching, so that the queue holds callbacks only and they can be served.
 const STALL: Duration = Duration::from_secs(1);
-/// A worker without partitions in a bounded run waits this long for the group to give it some: the members that were there
-/// before hear of a newcomer with their next heartbeat.
-const ALONE: Duration = Duration::from_secs(5);
-
 /// What the driver's side asks of the reader.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -54,21 +50,12 @@ impl From<Error> for Halt {
     }
 }
 
-/// Partitions that the group wants back.
-#[derive(Debug)]
-struct Revocation {
-    revoked: Vec<Assignment>,
-    /// Those of them that the driver has not released yet.
-    waiting: Vec<Assignment>,
-    deadline: Instant,
-}
-
 /// The state of the thread.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) opening: Opening,
     /// Dropped before the consumer that they come from.
-    messages: Messages,
+    pub(super) messages: Messages,
     pub(super) consumer: Arc<Consumer>,
     pub(super) partitions: Partitions,
     /// What is to be said, in order. Holds one block and a few events at most.
@@ -80,12 +67,12 @@ pub(super) struct Reader {
     events: Sender<Result<SourceEvent>>,
     commands: Receiver<Command>,
     pace: Option<Pace>,
-    revocation: Option<Revocation>,
+    pub(super) revocation: Option<Revocation>,
     /// Time allowed for a release: after it the group goes on without us.
-    release_within: Duration,
+    pub(super) release_within: Duration,
     /// When the group last said what is ours.
-    assigned_at: Option<Instant>,
-    has_said_end: bool,
+    pub(super) assigned_at: Option<Instant>,
+    pub(super) has_said_end: bool,
     /// Whether fetching stopped because nobody takes records.
     is_stalled: bool,
 }
@@ -99,7 +86,7 @@ impl Reader {
         commands: Receiver<Command>,
         release_within: Duration,
     ) -> Reader {
-        let pace = opening.settings.rate_limit.map(|rate| Pace::new(rate, Instant::now()));
+        let pace = opening.settings.rate_limit.map(|rate| Pace::new(rate, now()));
         Reader {
             consumer,
             partitions: Partitions::new(started),
@@ -153,7 +140,7 @@ impl Reader {
     fn fetch(&mut self) -> Result<(), Halt> {
         let mut room = BLOCK_RECORDS;
         if let Some(pace) = &mut self.pace {
-            room = pace.available(Instant::now());
+            room = pace.available(now());
             if room == 0 {
                 let wait = pace.until_next();
                 return match self.commands.recv_timeout(wait) {
@@ -201,7 +188,7 @@ impl Reader {
 
     /// Says what is in the outbox. Waits for room; commands and, after a while, the group are served meanwhile.
     pub(super) fn flush(&mut self) -> Result<(), Halt> {
-        let began = Instant::now();
+        let began = now();
         while let Some(event) = self.outbox.pop_front() {
             match self.events.try_send(Ok(event)) {
                 Ok(()) => self.opening.waker.wake(),
@@ -322,148 +309,7 @@ impl Reader {
         }
     }
 
-    fn release(&mut self, assignments: &[Assignment]) {
-        let Some(revocation) = &mut self.revocation else { return };
-        revocation.waiting.retain(|assignment| !assignments.contains(assignment));
-        // The group goes on with the first unassign, so all wait for the last release.
-        if revocation.waiting.is_empty() {
-            let revoked = std::mem::take(&mut revocation.revoked);
-            self.revocation = None;
-            let fetched = self.partitions.remove(&revoked);
-            self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
-        }
-    }
-
-    pub(super) fn serve_callbacks(&mut self) -> Result<(), Halt> {
-        for error in self.consumer.errors() {
-            self.serve_client_error(error.code, &error.reason)?;
-        }
-        for rebalance in self.consumer.rebalances() {
-            self.has_contact = true;
-            match rebalance {
-                Rebalance::Assigned(entries) => self.assigned(&entries),
-                Rebalance::Revoked(entries) => self.revoked(&entries),
-                Rebalance::Lost(entries) => self.lost(&entries),
-            }
-        }
-        if self.revocation.is_some() && self.consumer.has_lost_its_assignment() {
-            // While it waits for us the group cannot say so by a callback.
-            let lost: Vec<Entry> =
-                self.partitions.iter().filter(|held| held.stage == Stage::Revoking).map(Held::entry).collect();
-            self.lost(&lost);
-        }
-        let Some(revocation) = &self.revocation else { return Ok(()) };
-        if Instant::now() < revocation.deadline {
-            return Ok(());
-        }
-        Err(Halt::Failed(Error::unavailable(format!(
-            "source `{}`: {} partitions were to be given to another worker, and were not released within {} s; the group has \
-             gone on without us: start again, and raise the kafka option `max.poll.interval.ms` if a checkpoint takes that long",
-            self.opening.source,
-            revocation.waiting.len(),
-            self.release_within.as_secs(),
-        ))))
-    }
-
-    /// Takes partitions in. The group is told at once that we heard it; fetching begins with `start`.
-    pub(super) fn assigned(&mut self, entries: &[Entry]) {
-        if self.opening.membership == Membership::Group {
-            self.warn_if_refused("assign", self.consumer.assign(&[]));
-        }
-        self.assigned_at = Some(Instant::now());
-        let stale: Vec<Entry> = entries
-            .iter()
-            .filter(|entry| self.partitions.find(&entry.topic, entry.partition).is_some())
-            .cloned()
-            .collect();
-        if !stale.is_empty() {
-            self.lost(&stale);
-        }
-        let mut units = Vec::new();
-        for entry in entries {
-            let assignment = self.opening.numbers.next();
-            self.partitions.add(assignment, entry.topic.clone(), entry.partition);
-            units.extend(self.partitions.get(assignment).map(|held| (assignment, held.unit(&self.opening.source))));
-        }
-        if !units.is_empty() {
-            self.has_said_end = false;
-            self.outbox.push_back(SourceEvent::Assigned(units));
-        }
-    }
-
-    fn revoked(&mut self, entries: &[Entry]) {
-        let mut assignments = Vec::new();
-        for entry in entries {
-            if let Some(held) = self.partitions.find(&entry.topic, entry.partition) {
-                held.stage = Stage::Revoking;
-                assignments.push(held.assignment);
-            }
-        }
-        if assignments.is_empty() {
-            return self.warn_if_refused("unassign", self.consumer.unassign(&[]));
-        }
-        self.outbox.push_back(SourceEvent::Revoked(assignments.clone()));
-        self.revocation = Some(Revocation {
-            revoked: assignments.clone(),
-            waiting: assignments,
-            deadline: Instant::now() + self.release_within,
-        });
-    }
-
-    fn lost(&mut self, entries: &[Entry]) {
-        let mut assignments = Vec::new();
-        for entry in entries {
-            assignments.extend(self.partitions.find(&entry.topic, entry.partition).map(|held| held.assignment));
-        }
-        tracing::warn!(
-            source = &*self.opening.source,
-            num_partitions = assignments.len(),
-            "partitions were lost to the group: this worker was too slow or cut off; what was not committed of them is discarded"
-        );
-        if let Some(revocation) = &mut self.revocation {
-            revocation.waiting.retain(|assignment| !assignments.contains(assignment));
-            if revocation.waiting.is_empty() {
-                self.revocation = None;
-            }
-        }
-        let fetched = self.partitions.remove(&assignments);
-        self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
-        if !assignments.is_empty() {
-            self.outbox.push_back(SourceEvent::Lost(assignments));
-        }
-    }
-
-    /// Of a bounded source: says the end when every partition has reached its own.
-    fn say_end(&mut self) {
-        if self.opening.settings.until == Until::Forever || self.has_said_end || !self.messages.is_empty() {
-            return;
-        }
-        let Some(assigned_at) = self.assigned_at else { return };
-        self.stop_ended();
-        let is_settled = self.revocation.is_none() && self.partitions.iter().all(|held| held.has_ended());
-        let is_patient = !self.partitions.is_empty()
-            || self.opening.membership == Membership::Alone
-            || assigned_at.elapsed() >= ALONE;
-        if is_settled && is_patient {
-            self.has_said_end = true;
-            self.outbox.push_back(SourceEvent::End);
-        }
-    }
-
-    /// Stops fetching partitions that have reached their end: by a record, or, past control records that end a transaction,
-    /// by librdkafka's word that there is nothing more.
-    fn stop_ended(&mut self) {
-        let mut ended = Vec::new();
-        for held in self.partitions.iter_mut().filter(|held| held.is_fetched && held.has_ended()) {
-            held.is_fetched = false;
-            ended.push(held.entry());
-        }
-        if !ended.is_empty() {
-            self.warn_if_refused("unassign", self.consumer.unassign(&ended));
-        }
-    }
-
-    fn serve_client_error(&mut self, code: Code, reason: &str) -> Result<(), Halt> {
+    pub(super) fn serve_client_error(&mut self, code: Code, reason: &str) -> Result<(), Halt> {
         let source = &*self.opening.source;
         if let Some(error) = client_error(code, &format!("source `{source}`"), reason) {
             return Err(Halt::Failed(error));
@@ -521,8 +367,8 @@ impl Reader {
     /// The last thing said. The driver may be slow, but not for ever.
     fn say_failed(&mut self, error: Error) {
         let mut message = Err(error);
-        let deadline = Instant::now() + self.release_within;
-        while Instant::now() < deadline {
+        let deadline = now() + self.release_within;
+        while now() < deadline {
             self.opening.waker.wake();
             match self.events.send_timeout(message, IDLE) {
                 Ok(()) => return self.opening.waker.wake(),

@@ -1,10 +1,10 @@
 //! The consumer as librdkafka offers it: batches from its one queue, rebalances told and answered later. The only unsafe
-//! code of the Kafka parts; it knows pointers and lifetimes, and no meaning: positions, policies and pace are decided above.
+//! code of the Kafka parts, with `messages`; it knows pointers and lifetimes, and no meaning: positions, policies and pace are decided above.
 //!
 //! What holds here:
 //! - A [`Consumer`] outlives everything that points into it: it owns the client and the queue; messages belong to a [`Messages`]
 //!   that is emptied before the consumer goes (both live on the reader's thread).
-//! - Every message taken from the queue is destroyed exactly once: by [`Messages::advance`] or by its `Drop`.
+//! - Every message taken from the queue is destroyed exactly once, by its [`Messages`].
 //! - The callbacks run on the thread that consumes, or closes, and get the [`Callbacks`] that the client keeps alive.
 //! - librdkafka's handle is thread-safe, so a shared reference may be used from the driver's thread (wake, watermarks, commit).
 
@@ -21,11 +21,13 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_resp_err_t as RespErr;
-use rdkafka_sys::types::{RDKafka, RDKafkaMessage, RDKafkaQueue, RDKafkaTopicPartitionList, RDKafkaType};
+use rdkafka_sys::types::{RDKafka, RDKafkaQueue, RDKafkaTopicPartitionList, RDKafkaType};
 
 use super::connection::log_line;
-use crate::types::BytesColumn;
-use crate::types::RecordBlock;
+
+mod messages;
+
+pub(super) use self::messages::{Message, Messages};
 
 /// A partition and a position in it, as librdkafka speaks of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -299,20 +301,19 @@ impl Consumer {
     /// Fetches `max` messages at most. Waits until the first is there, a callback was served, [`Consumer::wake`] was called or
     /// `timeout` is over; then takes what is there without waiting. (One call with the whole array would wait for a full one.)
     pub(super) fn consume(&self, messages: &mut Messages, max: usize, timeout: Duration) {
-        debug_assert!(messages.is_empty(), "a batch is used up before the next is fetched");
-        messages.clear();
-        let room = max.min(messages.array.len());
+        let room = max.min(messages.room().len());
         let mut taken = 0;
         for (until, timeout) in [(1.min(room), timeout), (room, Duration::ZERO)] {
             // SAFETY: queue and client are live; `array` has room for `until - taken` pointers from `taken` on, and librdkafka
             // writes no more than it returns.
             let count = unsafe {
-                let array = messages.array.as_mut_ptr().add(taken);
+                let array = messages.room().as_mut_ptr().add(taken);
                 sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), millis(timeout), array, until - taken)
             };
             taken += usize::try_from(count).unwrap_or(0);
         }
-        messages.filled = taken;
+        // SAFETY: librdkafka has written that many messages, which are ours now.
+        unsafe { messages.set_filled(taken) };
     }
 
     /// Ends a [`Consumer::consume`] that waits, or the next one.
@@ -395,158 +396,6 @@ impl Drop for Consumer {
         // SAFETY: our reference to the queue, given back once, before the client goes (fields are dropped after this).
         unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
-}
-
-/// Messages taken from the queue, read one after the other.
-pub(super) struct Messages {
-    array: Vec<*mut RDKafkaMessage>,
-    next: usize,
-    filled: usize,
-}
-
-// SAFETY: a message belongs to no thread; only `&mut Messages` takes and destroys it.
-unsafe impl Send for Messages {}
-
-impl std::fmt::Debug for Messages {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Messages").field("next", &self.next).field("filled", &self.filled).finish_non_exhaustive()
-    }
-}
-
-impl Messages {
-    /// Room for `capacity` messages.
-    pub(super) fn new(capacity: usize) -> Messages {
-        Messages { array: vec![ptr::null_mut(); capacity], next: 0, filled: 0 }
-    }
-
-    /// Whether all were read.
-    pub(super) fn is_empty(&self) -> bool {
-        self.next == self.filled
-    }
-
-    /// The message to be read.
-    pub(super) fn current(&self) -> Option<Message<'_>> {
-        // SAFETY: the pointers from `next` to `filled` are messages that librdkafka gave us and that were not destroyed; the
-        // borrow of `self` keeps `advance` away.
-        (!self.is_empty()).then(|| Message(unsafe { &*self.array[self.next] }))
-    }
-
-    /// Destroys the current message and goes on to the next.
-    pub(super) fn advance(&mut self) {
-        if !self.is_empty() {
-            // SAFETY: not destroyed before, and never read again: `next` passes it.
-            unsafe { sys::rd_kafka_message_destroy(self.array[self.next]) };
-            self.next += 1;
-        }
-    }
-
-    fn clear(&mut self) {
-        while !self.is_empty() {
-            self.advance();
-        }
-        self.next = 0;
-        self.filled = 0;
-    }
-}
-
-impl Drop for Messages {
-    fn drop(&mut self) {
-        self.clear();
-    }
-}
-
-/// A message, or an error about a partition in its place.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Message<'a>(&'a RDKafkaMessage);
-
-impl Message<'_> {
-    /// The error in the place of a message.
-    pub(super) fn error(&self) -> Option<RDKafkaErrorCode> {
-        (self.0.err != RespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| self.0.err.into())
-    }
-
-    /// The same number for the same topic, as long as one of its partitions is assigned; 0 when the message has no topic.
-    pub(super) fn topic_number(&self) -> usize {
-        self.0.rkt.addr()
-    }
-
-    /// The topic's name; empty when an error concerns none.
-    pub(super) fn topic(&self) -> &str {
-        if self.0.rkt.is_null() {
-            return "";
-        }
-        // SAFETY: the message holds its topic, which holds its name.
-        let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.0.rkt)) };
-        name.to_str().unwrap_or_default()
-    }
-
-    pub(super) fn partition(&self) -> i32 {
-        self.0.partition
-    }
-
-    /// The record's own offset.
-    pub(super) fn offset(&self) -> i64 {
-        self.0.offset
-    }
-
-    /// What an error says. (Of a record it would be its content: never asked for.)
-    pub(super) fn error_text(&self) -> String {
-        // SAFETY: the message is live; for an error this is its text.
-        unsafe { text(sys::rd_kafka_message_errstr(self.0)) }
-    }
-
-    /// Bytes of key and value.
-    pub(super) fn num_bytes(&self) -> usize {
-        self.0.len + self.0.key_len
-    }
-
-    /// Copies the record to the end of `block`.
-    pub(super) fn append_to(&self, block: &mut RecordBlock, unit: u32) {
-        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: the message is live; `kind` is written.
-        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.0, &raw mut kind) };
-        let has_timestamp = kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        block.units.push(unit);
-        block.offsets.push(self.0.offset);
-        block.timestamps_ms.push(if has_timestamp { timestamp } else { -1 });
-        push(&mut block.keys, self.0.key, self.0.key_len);
-        push(&mut block.values, self.0.payload, self.0.len);
-        self.append_headers(block);
-        block.headers.end_record();
-    }
-
-    fn append_headers(&self, block: &mut RecordBlock) {
-        let mut headers = ptr::null_mut();
-        // SAFETY: the message is live and keeps its headers.
-        if checked(unsafe { sys::rd_kafka_message_headers(self.0, &raw mut headers) }).is_err() {
-            return;
-        }
-        let mut index = 0;
-        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: all three are written when there is a header at `index`.
-        while checked(unsafe {
-            sys::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size)
-        })
-        .is_ok()
-        {
-            // SAFETY: the header belongs to the message: `name` is a C string, `value` null or `size` bytes.
-            let (name, value) = unsafe { (CStr::from_ptr(name), bytes(value, size)) };
-            block.headers.push(&name.to_string_lossy(), value);
-            index += 1;
-        }
-    }
-}
-
-fn push(column: &mut BytesColumn, start: *const c_void, len: usize) {
-    // SAFETY: key and payload of a live message: null, or `len` bytes.
-    column.push(unsafe { bytes(start, len) });
-}
-
-/// # Safety
-/// `start` is null or points to `len` bytes that outlive the use of the slice.
-unsafe fn bytes<'a>(start: *const c_void, len: usize) -> Option<&'a [u8]> {
-    // SAFETY: the caller's promise.
-    (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len) })
 }
 
 /// How long a new group of a mock cluster waits for members; nothing for any other client.

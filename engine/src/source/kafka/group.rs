@@ -1,0 +1,171 @@
+//! The reader's part in its group: what it is given, what it gives back and when, and the end of a bounded source. The driver
+//! decides when a partition starts and when it is let go; the group's protocol waits for it.
+
+use std::time::{Duration, Instant};
+
+use super::Membership;
+use super::connection::now;
+use super::native::{Entry, Rebalance};
+use super::partitions::{Held, Stage};
+use super::reader::{Halt, Reader};
+use crate::error::Error;
+use crate::pipeline::settings::Until;
+use crate::source::SourceEvent;
+use crate::types::Assignment;
+
+/// A worker without partitions in a bounded run waits this long for the group to give it some: the members that were there
+/// before hear of a newcomer with their next heartbeat.
+const ALONE: Duration = Duration::from_secs(5);
+
+/// Partitions that the group wants back.
+#[derive(Debug)]
+pub(super) struct Revocation {
+    pub(super) revoked: Vec<Assignment>,
+    /// Those of them that the driver has not released yet.
+    waiting: Vec<Assignment>,
+    deadline: Instant,
+}
+
+impl Reader {
+    pub(super) fn serve_callbacks(&mut self) -> Result<(), Halt> {
+        for error in self.consumer.errors() {
+            self.serve_client_error(error.code, &error.reason)?;
+        }
+        for rebalance in self.consumer.rebalances() {
+            self.has_contact = true;
+            match rebalance {
+                Rebalance::Assigned(entries) => self.assigned(&entries),
+                Rebalance::Revoked(entries) => self.revoked(&entries),
+                Rebalance::Lost(entries) => self.lost(&entries),
+            }
+        }
+        if self.revocation.is_some() && self.consumer.has_lost_its_assignment() {
+            // While it waits for us the group cannot say so by a callback.
+            let lost: Vec<Entry> =
+                self.partitions.iter().filter(|held| held.stage == Stage::Revoking).map(Held::entry).collect();
+            self.lost(&lost);
+        }
+        let Some(revocation) = &self.revocation else { return Ok(()) };
+        if now() < revocation.deadline {
+            return Ok(());
+        }
+        Err(Halt::Failed(Error::unavailable(format!(
+            "source `{}`: {} partitions were to be given to another worker, and were not released within {} s; the group has \
+             gone on without us: start again, and raise the kafka option `max.poll.interval.ms` if a checkpoint takes that long",
+            self.opening.source,
+            revocation.waiting.len(),
+            self.release_within.as_secs(),
+        ))))
+    }
+
+    /// Takes partitions in. The group is told at once that we heard it; fetching begins with `start`.
+    pub(super) fn assigned(&mut self, entries: &[Entry]) {
+        if self.opening.membership == Membership::Group {
+            self.warn_if_refused("assign", self.consumer.assign(&[]));
+        }
+        self.assigned_at = Some(now());
+        let stale: Vec<Entry> = entries
+            .iter()
+            .filter(|entry| self.partitions.find(&entry.topic, entry.partition).is_some())
+            .cloned()
+            .collect();
+        if !stale.is_empty() {
+            self.lost(&stale);
+        }
+        let mut units = Vec::new();
+        for entry in entries {
+            let assignment = self.opening.numbers.next();
+            self.partitions.add(assignment, entry.topic.clone(), entry.partition);
+            units.extend(self.partitions.get(assignment).map(|held| (assignment, held.unit(&self.opening.source))));
+        }
+        if !units.is_empty() {
+            self.has_said_end = false;
+            self.outbox.push_back(SourceEvent::Assigned(units));
+        }
+    }
+
+    fn revoked(&mut self, entries: &[Entry]) {
+        let mut assignments = Vec::new();
+        for entry in entries {
+            if let Some(held) = self.partitions.find(&entry.topic, entry.partition) {
+                held.stage = Stage::Revoking;
+                assignments.push(held.assignment);
+            }
+        }
+        if assignments.is_empty() {
+            return self.warn_if_refused("unassign", self.consumer.unassign(&[]));
+        }
+        self.outbox.push_back(SourceEvent::Revoked(assignments.clone()));
+        self.revocation = Some(Revocation {
+            revoked: assignments.clone(),
+            waiting: assignments,
+            deadline: now() + self.release_within,
+        });
+    }
+
+    fn lost(&mut self, entries: &[Entry]) {
+        let mut assignments = Vec::new();
+        for entry in entries {
+            assignments.extend(self.partitions.find(&entry.topic, entry.partition).map(|held| held.assignment));
+        }
+        tracing::warn!(
+            source = &*self.opening.source,
+            num_partitions = assignments.len(),
+            "partitions were lost to the group: this worker was too slow or cut off; what was not committed of them is discarded"
+        );
+        if let Some(revocation) = &mut self.revocation {
+            revocation.waiting.retain(|assignment| !assignments.contains(assignment));
+            if revocation.waiting.is_empty() {
+                self.revocation = None;
+            }
+        }
+        let fetched = self.partitions.remove(&assignments);
+        self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
+        if !assignments.is_empty() {
+            self.outbox.push_back(SourceEvent::Lost(assignments));
+        }
+    }
+
+    /// Of a bounded source: says the end when every partition has reached its own.
+    pub(super) fn say_end(&mut self) {
+        if self.opening.settings.until == Until::Forever || self.has_said_end || !self.messages.is_empty() {
+            return;
+        }
+        let Some(assigned_at) = self.assigned_at else { return };
+        self.stop_ended();
+        let is_settled = self.revocation.is_none() && self.partitions.iter().all(|held| held.has_ended());
+        let is_patient = !self.partitions.is_empty()
+            || self.opening.membership == Membership::Alone
+            || assigned_at.elapsed() >= ALONE;
+        if is_settled && is_patient {
+            self.has_said_end = true;
+            self.outbox.push_back(SourceEvent::End);
+        }
+    }
+
+    /// Stops fetching partitions that have reached their end: by a record, or, past control records that end a transaction,
+    /// by librdkafka's word that there is nothing more.
+    fn stop_ended(&mut self) {
+        let mut ended = Vec::new();
+        for held in self.partitions.iter_mut().filter(|held| held.is_fetched && held.has_ended()) {
+            held.is_fetched = false;
+            ended.push(held.entry());
+        }
+        if !ended.is_empty() {
+            self.warn_if_refused("unassign", self.consumer.unassign(&ended));
+        }
+    }
+
+    /// The driver has let partitions go.
+    pub(super) fn release(&mut self, assignments: &[Assignment]) {
+        let Some(revocation) = &mut self.revocation else { return };
+        revocation.waiting.retain(|assignment| !assignments.contains(assignment));
+        // The group goes on with the first unassign, so all wait for the last release.
+        if revocation.waiting.is_empty() {
+            let revoked = std::mem::take(&mut revocation.revoked);
+            self.revocation = None;
+            let fetched = self.partitions.remove(&revoked);
+            self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
+        }
+    }
+}
