@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{Checkpointer, Staging};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::worker::{Feed, Trigger, Worker};
 use super::{clock, functions};
@@ -131,17 +131,17 @@ pub(crate) fn worker(
         });
     }
     let timeout = pipeline.run.stop_timeout;
-    let owner = format!("{}-{index}", pipeline.name);
+    let mut staging = Vec::new();
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
-        let opened = open_sink(&sink.connector, shared, &format!("{owner}-{}", sink.name), Rows::Accepted, timeout)
+        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout, &mut staging)
             .map_err(|error| error.context(format!("sink {}", sink.name)))?;
         sinks.push(SinkLane::new(&sink.name, opened));
     }
     let dead_letter = match &pipeline.dead_letter {
         None => None,
         Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, &format!("{owner}-dead-letter"), Rows::Rejected, timeout)
+            let opened = open_sink(&settings.connector, shared, DEAD_LETTERS, Rows::Rejected, timeout, &mut staging)
                 .map_err(|error| error.context("dead_letter"))?;
             Some(SinkLane::new(DEAD_LETTERS, opened))
         }
@@ -150,6 +150,7 @@ pub(crate) fn worker(
     let interval = pipeline.checkpoint.as_ref().map_or(Duration::from_secs(1), |checkpoint| checkpoint.interval);
     let checkpointer = Checkpointer::new(
         shared.checkpoints.clone(),
+        staging,
         shared.io.clone(),
         interval,
         timeout,
@@ -169,6 +170,7 @@ pub(crate) fn worker(
         status: status.clone(),
         reported_at: clock::now(),
         pending_since: None,
+        first_feed: 0,
     })
 }
 
@@ -197,7 +199,14 @@ fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_work
     }
 }
 
-fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows, timeout: Duration) -> Result<Box<dyn Sink>> {
+fn open_sink(
+    connector: &SinkConnector,
+    shared: &Shared,
+    name: &str,
+    rows: Rows,
+    timeout: Duration,
+    staging: &mut Vec<Staging>,
+) -> Result<Box<dyn Sink>> {
     match (connector, rows) {
         (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
         (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
@@ -205,9 +214,12 @@ fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows
             let pipeline = shared.checkpoints.as_ref().map(Checkpoints::pipeline_id).ok_or_else(|| {
                 Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
             })?;
+            // The same for all workers and processes of the pipeline: whoever takes a unit over finds what was left of it.
+            let place = Staging { folder: shared.stores.open(&settings.path)?, owner: format!("{pipeline}-{name}") };
+            staging.push(place.clone());
             let parts = ParquetParts {
-                folder: shared.stores.open(&settings.path)?,
-                owner: format!("{pipeline}-{owner}"),
+                folder: place.folder,
+                owner: place.owner,
                 runtime: shared.io.clone(),
                 clock: Arc::new(clock::monotonic()),
             };

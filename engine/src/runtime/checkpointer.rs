@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::driver::Driver;
 use super::{clock, tasks};
-use crate::checkpoint::{Checkpoints, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
+use crate::checkpoint::{Checkpoints, Folder, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
+use crate::sink::parquet::sweep_staged;
 use crate::sink::{PrepareRequest, PreparedUnit};
 use crate::source::StartAt;
 use crate::types::{Assignment, Epoch, Offset, StateUnit, Watermark};
@@ -64,10 +65,18 @@ struct Publication {
     result: Result<()>,
 }
 
+/// Where a sink stages its files, and as whose.
+#[derive(Debug, Clone)]
+pub(crate) struct Staging {
+    pub(crate) folder: Folder,
+    pub(crate) owner: String,
+}
+
 /// Publishes the progress of one worker.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     checkpoints: Option<Checkpoints>,
+    staging: Vec<Staging>,
     io: Handle,
     interval: Duration,
     timeout: Duration,
@@ -81,8 +90,10 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the process that a worker is given")]
     pub(crate) fn new(
         checkpoints: Option<Checkpoints>,
+        staging: Vec<Staging>,
         io: Handle,
         interval: Duration,
         timeout: Duration,
@@ -92,6 +103,7 @@ impl Checkpointer {
     ) -> Checkpointer {
         Checkpointer {
             checkpoints,
+            staging,
             io,
             interval,
             timeout,
@@ -125,13 +137,21 @@ impl Checkpointer {
         let Some(checkpoints) = self.checkpoints.clone() else {
             return Ok(units.iter().map(|(assignment, unit)| unclaimed(*assignment, unit)).collect());
         };
-        let claims = units.iter().map(|(_, unit)| checkpoints.claim(unit));
+        let claims = units.iter().map(|(_, unit)| claim_one(&checkpoints, &self.staging, unit));
         let results = self.io.block_on(join_all(claims));
         let mut claimed = Vec::with_capacity(units.len());
         for ((assignment, unit), result) in units.iter().zip(results) {
             let (writer, recovered) = result.map_err(|error| error.context(format!("claiming {unit}")))?;
+            let mut claim = recovered_claim(*assignment, unit, recovered, sinks);
+            if claim.published.is_none() {
+                // Its first position is stored at once: until then a crash would have the settings resolved again.
+                self.due = clock::now();
+                if checkpoints.is_added(&writer) {
+                    claim.start = StartAt::Beginning;
+                }
+            }
             self.writers.insert(*assignment, writer);
-            claimed.push(recovered_claim(*assignment, unit, recovered, sinks));
+            claimed.push(claim);
         }
         Ok(claimed)
     }
@@ -160,16 +180,19 @@ impl Checkpointer {
             match &mut self.state {
                 State::Idle => return Ok(()),
                 State::Preparing { .. } => self.collect(driver)?,
-                State::Publishing { .. } => {
-                    self.conclude(driver)?;
-                }
+                State::Publishing { task, .. } if task.is_finished() => self.conclude(driver)?,
+                State::Publishing { .. } => {}
             }
             if matches!(self.state, State::Idle) {
                 return Ok(());
             }
             if clock::now() >= deadline {
+                let what = match self.state {
+                    State::Publishing { .. } => "the checkpoint was not published",
+                    State::Idle | State::Preparing { .. } => "sinks did not acknowledge all rows",
+                };
                 return Err(Error::unavailable(format!(
-                    "sinks did not acknowledge all rows within {:?}; the next start goes on from the last manifest",
+                    "{what} within {:?}; the next start goes on from the last manifest",
                     self.timeout
                 )));
             }
@@ -281,6 +304,18 @@ impl Checkpointer {
             self.writers.remove(assignment);
         }
     }
+}
+
+/// Claims a unit, and removes what its writers before staged and never committed: what they committed has its final name.
+async fn claim_one(checkpoints: &Checkpoints, staging: &[Staging], unit: &StateUnit) -> Result<(UnitWriter, Recovery)> {
+    let (writer, recovery) = checkpoints.claim(unit).await?;
+    for place in staging {
+        // Nobody reads there: what is left is rubbish, and the next claim tries again.
+        if let Err(error) = sweep_staged(&place.folder, &place.owner, unit).await {
+            tracing::warn!(%unit, %error, "files that were staged and never committed could not be deleted");
+        }
+    }
+    Ok((writer, recovery))
 }
 
 fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
