@@ -137,17 +137,16 @@ pub(crate) fn worker(
         });
     }
     let timeout = pipeline.run.stop_timeout;
-    let owner = format!("{}-{index}", pipeline.name);
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
-        let opened = open_sink(&sink.connector, shared, &format!("{owner}-{}", sink.name), Rows::Accepted, timeout)
+        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout)
             .map_err(|error| error.context(format!("sink {}", sink.name)))?;
         sinks.push(SinkLane::new(&sink.name, opened));
     }
     let dead_letter = match &pipeline.dead_letter {
         None => None,
         Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, &format!("{owner}-dead-letter"), Rows::Rejected, timeout)
+            let opened = open_sink(&settings.connector, shared, DEAD_LETTERS, Rows::Rejected, timeout)
                 .map_err(|error| error.context("dead_letter"))?;
             Some(SinkLane::new(DEAD_LETTERS, opened))
         }
@@ -175,6 +174,7 @@ pub(crate) fn worker(
         status: status.clone(),
         reported_at: clock::now(),
         pending_since: None,
+        first_feed: 0,
     })
 }
 
@@ -203,7 +203,13 @@ fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_work
     }
 }
 
-fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows, timeout: Duration) -> Result<Box<dyn Sink>> {
+fn open_sink(
+    connector: &SinkConnector,
+    shared: &Shared,
+    name: &str,
+    rows: Rows,
+    timeout: Duration,
+) -> Result<Box<dyn Sink>> {
     match (connector, rows) {
         (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
         (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
@@ -211,7 +217,8 @@ fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows
             let checkpoints = shared.checkpoints.as_ref().ok_or_else(|| {
                 Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
             })?;
-            let (folder, owner) = (shared.stores.open(&settings.path)?, format!("{}-{owner}", checkpoints.pipeline_id()));
+            // The same for all workers and processes of the pipeline: whoever takes a unit over finds what was left of it.
+            let (folder, owner) = (shared.stores.open(&settings.path)?, format!("{}-{name}", checkpoints.pipeline_id()));
             checkpoints.register_staging(&folder, &owner);
             let parts = ParquetParts {
                 folder,
