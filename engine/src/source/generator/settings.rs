@@ -218,11 +218,12 @@ impl Problems {
 }
 
 impl GeneratorSettings {
-    /// Sets `transactions_per_user_day` so that the world gives about `events_per_second` on average (fraud included).
+    /// Sets `transactions_per_user_day` so that the world gives about `events_per_second` on average, fraud and hot user included.
+    /// It reads the world, the number of users, the fraud rate and the hot user's share, which are to be set before.
     #[must_use]
     pub fn with_events_per_second(mut self, events_per_second: f64) -> Self {
-        self.transactions_per_user_day =
-            events_per_second * 86_400.0 * (1.0 - self.fraud_rate) / f64::from(self.num_users.max(1));
+        self.transactions_per_user_day = 1.0;
+        self.transactions_per_user_day = events_per_second / self.events_per_second();
         self
     }
 

@@ -179,6 +179,13 @@ impl World {
         let seed = mix(settings.seed ^ 0x7469_6465_6d69_6c6c);
         let mut users = make_users(seed, &settings, &normal, &homes);
         let honest = |users: &[User]| users.iter().map(|u| f64::from(u.per_hour)).sum::<f64>();
+        // The mean is what was asked for, not what these users happen to make of it.
+        let asked = f64::from(settings.num_users) * settings.transactions_per_user_day
+            / (24.0 * (1.0 + SPREE_CHANCE * SPREE_MEAN));
+        let scale = asked / honest(&users);
+        for user in &mut users {
+            user.per_hour = (f64::from(user.per_hour) * scale) as f32;
+        }
         if settings.hot_user_share > 0.0
             && let Some((hot, others)) = users.split_last_mut()
             && !others.is_empty()
@@ -425,12 +432,11 @@ pub(super) struct Spending {
 fn make_users(seed: u64, settings: &GeneratorSettings, normal: &Normal, homes: &Cells) -> Vec<User> {
     let seed = domain(seed, USER);
     let sigma = 0.7;
-    let base = settings.transactions_per_user_day / 24.0 / (1.0 + SPREE_CHANCE * SPREE_MEAN);
     (0..settings.num_users)
         .map(|index| {
             let mut stream = Stream::new(nth(seed, u64::from(index)));
             let home = homes.at(stream.bits()) as u8;
-            let rate = base * exp(sigma * normal.at(stream.bits()) - sigma * sigma / 2.0);
+            let rate = exp(sigma * normal.at(stream.bits()) - sigma * sigma / 2.0);
             // Larks and owls: up to two hours either way.
             let own = stream.below(5) as i32 - 2;
             let clock = (i32::from(COUNTRIES[usize::from(home)].utc_offset) + own).rem_euclid(24);
