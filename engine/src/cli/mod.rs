@@ -11,8 +11,12 @@ use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
 mod check;
+mod checkpoint;
 mod explain;
+mod replay;
 mod run;
+mod schema;
+mod test;
 
 /// SQL feature queries and a machine-learned score over Kafka.
 #[derive(Debug, Parser)]
@@ -36,6 +40,14 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
+    /// Run a pipeline over stored rows, and write what its sinks would get.
+    Replay(replay::ReplayArguments),
+    /// Run the cases beside pipeline files: small inputs and the rows that they must become.
+    Test(test::TestArguments),
+    /// Print the JSON Schema of pipeline files, for editors.
+    Schema(schema::SchemaArguments),
+    /// Look at a checkpoint: list, show, diff.
+    Checkpoint(checkpoint::CheckpointArguments),
 }
 
 /// The environment, read once.
@@ -59,7 +71,12 @@ impl Command {
     fn default_log(&self) -> Option<&'static str> {
         match self {
             Command::Run(_) => None,
-            Command::Check(_) | Command::Explain(_) => Some("warn"),
+            Command::Check(_)
+            | Command::Explain(_)
+            | Command::Replay(_)
+            | Command::Test(_)
+            | Command::Schema(_)
+            | Command::Checkpoint(_) => Some("warn"),
         }
     }
 
@@ -68,6 +85,10 @@ impl Command {
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
+            Command::Replay(arguments) => replay::run(&arguments, environment),
+            Command::Test(arguments) => test::run(&arguments, environment),
+            Command::Schema(arguments) => schema::run(&arguments),
+            Command::Checkpoint(arguments) => checkpoint::run(&arguments, environment),
         }
     }
 }

@@ -2,7 +2,10 @@
 //! of the run; positions, sinks and checkpoints are not touched. What is read, and in which order, depends on the names of the
 //! files alone, so the same input gives the same rows.
 
+mod cases;
+mod compare;
 pub(crate) mod needed;
+pub(crate) mod output;
 mod turn;
 
 #[cfg(test)]
@@ -24,7 +27,8 @@ use crate::source::AssignmentNumbers;
 use crate::source::files::FilesInOrder;
 use crate::types::HIDDEN_COLUMNS;
 use needed::Output;
-pub(crate) use turn::Turns;
+pub use cases::{CaseOutcome, run_cases};
+use turn::Turns;
 pub use turn::{Counts, RejectedRecord};
 
 /// Stored rows that stand in for a source's records.
