@@ -13,6 +13,7 @@ use crate::pipeline::settings::Pipeline;
 mod check;
 mod checkpoint;
 mod explain;
+mod preview;
 mod replay;
 mod run;
 mod schema;
@@ -42,6 +43,8 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Run a pipeline over stored rows, and write what its sinks would get.
     Replay(replay::ReplayArguments),
+    /// Show what the views make of some live records; writes nothing.
+    Preview(preview::PreviewArguments),
     /// Run the cases beside pipeline files: small inputs and the rows that they must become.
     Test(test::TestArguments),
     /// Print the JSON Schema of pipeline files, for editors.
@@ -74,6 +77,7 @@ impl Command {
             Command::Check(_)
             | Command::Explain(_)
             | Command::Replay(_)
+            | Command::Preview(_)
             | Command::Test(_)
             | Command::Schema(_)
             | Command::Checkpoint(_) => Some("warn"),
@@ -86,6 +90,7 @@ impl Command {
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
             Command::Replay(arguments) => replay::run(&arguments, environment),
+            Command::Preview(arguments) => preview::run(&arguments, environment),
             Command::Test(arguments) => test::run(&arguments, environment),
             Command::Schema(arguments) => schema::run(&arguments),
             Command::Checkpoint(arguments) => checkpoint::run(&arguments, environment),

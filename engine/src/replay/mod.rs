@@ -6,6 +6,7 @@ mod cases;
 mod compare;
 pub(crate) mod needed;
 pub(crate) mod output;
+mod preview;
 mod turn;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::source::files::FilesInOrder;
 use crate::types::HIDDEN_COLUMNS;
 use needed::Output;
 pub use cases::{CaseOutcome, run_cases};
+pub use preview::{Preview, PreviewSettings, preview};
 use turn::Turns;
 pub use turn::{Counts, RejectedRecord};
 

@@ -11,6 +11,7 @@ pub mod tasks;
 mod units;
 mod worker;
 
+pub(crate) use build::Alone;
 pub use build::compile;
 pub use functions::plan_unloaded;
 pub use run::{RunHandle, RunSummary, start};
