@@ -12,6 +12,8 @@ pub mod model;
 pub mod observe;
 pub mod replay;
 pub mod runtime;
+#[cfg(feature = "lightgbm")]
+pub mod train;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,8 +1,10 @@
-//! `tidemill checkpoint`: what a pipeline's checkpoint holds, for people. Reads only.
+//! `tidemill checkpoint list | show | diff`: what a pipeline has published. Reads only; a running pipeline does not notice.
+
+use std::path::Path;
 
 use super::{Environment, load, print};
 use crate::checkpoint::inspect::{Inspector, diff, parse_unit, render_diff, render_list, render_manifest};
-use crate::checkpoint::{ManifestNumber, Stores};
+use crate::checkpoint::{Manifest, ManifestNumber, Stores};
 use crate::error::{Error, Result};
 use crate::runtime::tasks;
 
@@ -14,7 +16,7 @@ pub(crate) struct CheckpointArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum CheckpointCommand {
-    /// All state units, and the newest manifest of each.
+    /// All state units, each with its newest manifest.
     List {
         #[command(flatten)]
         place: CheckpointPlace,
@@ -23,72 +25,83 @@ enum CheckpointCommand {
     Show {
         #[command(flatten)]
         place: CheckpointPlace,
-        /// source/topic/partition
+        /// The state unit: `source/topic/partition`.
         unit: String,
-        /// Number of the manifest; the newest when it is not given.
+        /// Number of the manifest; the newest when left out.
         number: Option<u64>,
+        /// The object as it is, in JSON.
+        #[arg(long)]
+        json: bool,
     },
-    /// The fields in which two manifests of one unit differ.
+    /// The fields in which two manifests of a unit differ.
     Diff {
         #[command(flatten)]
         place: CheckpointPlace,
-        /// source/topic/partition
+        /// The state unit: `source/topic/partition`.
         unit: String,
-        /// Number of the manifest before.
+        /// Number of the first manifest.
         before: u64,
-        /// Number of the manifest after; the newest when it is not given.
+        /// Number of the second; the newest when left out.
         after: Option<u64>,
     },
 }
 
 #[derive(Debug, clap::Args)]
 struct CheckpointPlace {
-    /// A pipeline file (.yaml or .yml), or the path of a checkpoint: a folder or s3://.
-    place: String,
+    /// A pipeline file, or the `path` of its `checkpoint`: a folder, `file://` or `s3://`.
+    path: String,
 }
 
 pub(crate) fn run(arguments: &CheckpointArguments, environment: &Environment) -> Result<()> {
-    let io = tasks::io_runtime()?;
-    let text = io.block_on(text(&arguments.command, environment))?;
+    let text = tasks::io_runtime()?.block_on(answer(&arguments.command, environment))?;
     print(text.trim_end());
     Ok(())
 }
 
-async fn text(command: &CheckpointCommand, environment: &Environment) -> Result<String> {
+async fn answer(command: &CheckpointCommand, environment: &Environment) -> Result<String> {
     match command {
         CheckpointCommand::List { place } => {
             let inspector = open(place, environment).await?;
             Ok(render_list(inspector.pipeline(), &inspector.list().await?))
         }
-        CheckpointCommand::Show { place, unit, number } => {
-            let inspector = open(place, environment).await?;
-            let number = number.map(manifest_number).transpose()?;
-            Ok(render_manifest(&inspector.show(&parse_unit(unit)?, number).await?))
+        CheckpointCommand::Show { place, unit, number, json } => {
+            let manifest = find(&open(place, environment).await?, unit, *number).await?;
+            if *json {
+                let bytes = manifest.to_bytes()?;
+                return String::from_utf8(bytes.to_vec())
+                    .map_err(|error| Error::internal("a manifest is not UTF-8").with_source(error));
+            }
+            Ok(render_manifest(&manifest))
         }
         CheckpointCommand::Diff { place, unit, before, after } => {
             let inspector = open(place, environment).await?;
-            let unit = parse_unit(unit)?;
-            let before = inspector.show(&unit, Some(manifest_number(*before)?)).await?;
-            let after = inspector.show(&unit, after.map(manifest_number).transpose()?).await?;
+            let (before, after) = (find(&inspector, unit, Some(*before)).await?, find(&inspector, unit, *after).await?);
             Ok(render_diff(&diff(&before, &after)))
         }
     }
 }
 
-fn manifest_number(number: u64) -> Result<ManifestNumber> {
-    ManifestNumber::new(number).ok_or_else(|| Error::invalid("manifests are numbered from 1"))
+async fn find(inspector: &Inspector, unit: &str, number: Option<u64>) -> Result<Manifest> {
+    let number = number
+        .map(|number| {
+            ManifestNumber::new(number).ok_or_else(|| Error::invalid("manifests are numbered from 1, found 0"))
+        })
+        .transpose()?;
+    inspector.show(&parse_unit(unit)?, number).await
 }
 
 async fn open(place: &CheckpointPlace, environment: &Environment) -> Result<Inspector> {
-    let place = &place.place;
-    let path = if place.ends_with(".yaml") || place.ends_with(".yml") {
-        let pipeline = load(place.as_ref(), environment)?;
+    let path = if place.path.ends_with(".yaml") || place.path.ends_with(".yml") {
+        let pipeline = load(Path::new(&place.path), environment)?;
         let checkpoint = pipeline.checkpoint.ok_or_else(|| {
-            Error::invalid(format!("{place}: the pipeline has no `checkpoint`, so nothing is kept of its progress"))
+            Error::invalid(format!(
+                "{}: this pipeline keeps no checkpoint: it has no `checkpoint: {{ path: ... }}`",
+                place.path
+            ))
         })?;
         checkpoint.path
     } else {
-        place.clone()
+        place.path.clone()
     };
     let environment = environment.clone();
     let stores = Stores::new(move |name| environment.get(name).cloned());

@@ -12,12 +12,15 @@ use crate::pipeline::settings::Pipeline;
 
 mod check;
 mod checkpoint;
+mod demo;
 mod explain;
+mod generate;
 mod preview;
 mod replay;
 mod run;
 mod schema;
 mod test;
+mod train;
 
 /// SQL feature queries and a machine-learned score over Kafka.
 #[derive(Debug, Parser)]
@@ -41,6 +44,14 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
+    /// Look into a checkpoint: what is there, one manifest, the difference of two.
+    Checkpoint(checkpoint::CheckpointArguments),
+    /// Make simulated card transactions.
+    Generate(generate::GenerateArguments),
+    /// Train a model on stored history, on the features of the pipeline's own SQL.
+    Train(train::TrainArguments),
+    /// Show the main job with everything embedded: broker, transactions, model, alerts.
+    Demo(demo::DemoArguments),
     /// Run a pipeline over stored rows, and write what its sinks would get.
     Replay(replay::ReplayArguments),
     /// Show what the views make of some live records; writes nothing.
@@ -49,8 +60,6 @@ enum Command {
     Test(test::TestArguments),
     /// Print the JSON Schema of pipeline files, for editors.
     Schema(schema::SchemaArguments),
-    /// Look at a checkpoint: list, show, diff.
-    Checkpoint(checkpoint::CheckpointArguments),
 }
 
 /// The environment, read once.
@@ -80,6 +89,9 @@ impl Command {
             | Command::Preview(_)
             | Command::Test(_)
             | Command::Schema(_)
+            | Command::Generate(_)
+            | Command::Train(_)
+            | Command::Demo(_)
             | Command::Checkpoint(_) => Some("warn"),
         }
     }
@@ -94,6 +106,9 @@ impl Command {
             Command::Test(arguments) => test::run(&arguments, environment),
             Command::Schema(arguments) => schema::run(&arguments),
             Command::Checkpoint(arguments) => checkpoint::run(&arguments, environment),
+            Command::Generate(arguments) => generate::run(&arguments, environment),
+            Command::Train(arguments) => train::run(&arguments, environment),
+            Command::Demo(arguments) => demo::run(&arguments, environment),
         }
     }
 }

@@ -249,12 +249,14 @@ fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows
         (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
         (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
         (SinkConnector::Parquet(settings), _) => {
-            let pipeline = shared.checkpoints.as_ref().map(Checkpoints::pipeline_id).ok_or_else(|| {
+            let checkpoints = shared.checkpoints.as_ref().ok_or_else(|| {
                 Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
             })?;
+            let (folder, owner) = (shared.stores.open(&settings.path)?, format!("{}-{owner}", checkpoints.pipeline_id()));
+            checkpoints.register_staging(&folder, &owner);
             let parts = ParquetParts {
-                folder: shared.stores.open(&settings.path)?,
-                owner: format!("{pipeline}-{owner}"),
+                folder,
+                owner,
                 runtime: shared.io.clone(),
                 clock: Arc::new(clock::monotonic()),
             };

@@ -13,5 +13,5 @@ mod worker;
 
 pub(crate) use build::Alone;
 pub use build::compile;
-pub use functions::plan_unloaded;
+pub use functions::{plan_unloaded, unloaded_functions};
 pub use run::{RunHandle, RunSummary, start};
