@@ -55,6 +55,8 @@ pub fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &'a str,
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", broker())
         .set("linger.ms", "5")
+        // No record twice: tests count them.
+        .set("enable.idempotence", "true")
         .set("message.max.bytes", "20000000")
         .create()
         .unwrap();
@@ -174,6 +176,15 @@ impl Process {
         }
     }
 
+    /// The log's lines, as objects; the last words to a person are none.
+    pub fn log_lines(&self) -> Vec<serde_json::Value> {
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -207,6 +218,14 @@ impl Process {
             std::thread::sleep(Duration::from_millis(10));
         };
         Ended { code: status.code(), stdout: reader.join().unwrap(), log: self.log() }
+    }
+}
+
+impl Drop for Process {
+    /// A test that failed leaves no process behind.
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
