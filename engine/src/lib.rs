@@ -10,7 +10,10 @@ pub mod source;
 pub mod cli;
 pub mod model;
 pub mod observe;
+pub mod replay;
 pub mod runtime;
+#[cfg(feature = "lightgbm")]
+pub mod train;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Result};

@@ -145,3 +145,13 @@ SELECT DISTINCT id, now() AS n
 FROM events
 ORDER BY id
 LIMIT 3
+-- case a pattern that is none
+SELECT id FROM events WHERE id ~ '('
+-- case similar to
+SELECT id FROM events WHERE id SIMILAR TO 'a%'
+-- case like with escape
+SELECT id FROM events WHERE id LIKE 'a#%' ESCAPE '#'
+-- case a constant that cannot be converted
+SELECT id FROM events WHERE a = CAST('x' AS INT)
+-- case a type that is none
+SELECT id, CAST(a AS money) AS m FROM events

@@ -1,6 +1,8 @@
 //! The Kafka source and sink against a real broker: what the embedded cluster cannot show. Times, transactions, deleted records,
 //! new partitions, large records, moves under load, and the group's own view.
 
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests wait by the clock, and end at what is not there")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -431,5 +433,80 @@ fn a_writer_and_a_source_carry_many_records() {
         assert!(began.elapsed() < PATIENCE, "{num_records} records");
     }
     assert_eq!(num_records, NUM_RECORDS);
-    println!("written in {written:?}, read in {:?}", began.elapsed());
+    let read = began.elapsed();
+    // Far below what it does; a stop and go with a broker's waiting times would be far below this.
+    assert!(written < Duration::from_secs(30) && read < Duration::from_secs(10), "written in {written:?}, read in {read:?}");
+}
+
+#[test]
+fn a_worker_without_partitions_ends_too() {
+    let topic = topic("few", 1);
+    write(&topic, numbers(0, 50));
+    let mut bounded = settings(&[&topic]);
+    bounded.until = Until::Now;
+    let (mut first, mut second) =
+        (Worker::open(bounded.clone(), Membership::Group), Worker::open(bounded, Membership::Group));
+    second.stored = first.stored.clone();
+    run_all(&mut [&mut first, &mut second], |workers| workers.iter().all(|worker| worker.has_ended));
+    let all: Vec<String> = first.values().into_iter().chain(second.values()).collect();
+    assert_eq!(sorted(all), sorted(numbers(0, 50)));
+}
+
+#[test]
+fn a_driver_that_takes_nothing_still_gives_partitions_up_and_can_be_closed() {
+    let topic = topic("stalled", 2);
+    let big = "x".repeat(300_000);
+    write(&topic, (0..100).map(|number| format!("{number} {big}")));
+    let shared = settings(&[&topic]);
+    let numbering = AssignmentNumbers::default();
+    let open = || Worker::numbered(shared.clone(), Membership::Group, numbering.clone());
+    let mut first = open();
+    first.run_until(|worker| worker.num_records() > 0);
+    // The channel is full by now. The second's join must reach the first all the same.
+    let mut second = open();
+    second.stored = first.stored.clone();
+    std::thread::sleep(Duration::from_millis(2500));
+    run_all(&mut [&mut first, &mut second], |workers| {
+        num_all(workers) == 100 && workers.iter().all(|worker| worker.units.len() == 1)
+    });
+    let all: Vec<String> = first.values().into_iter().chain(second.values()).collect();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 100);
+    let mut third = Worker::open(settings(&[&topic]), Membership::Group);
+    third.run_until(|worker| worker.num_records() > 0);
+    std::thread::sleep(Duration::from_millis(1500));
+    let began = Instant::now();
+    third.source.close(PATIENCE).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_worker_that_never_releases_loses_its_partitions_after_the_poll_interval() {
+    let topic = topic("kept", 2);
+    write(&topic, numbers(0, 20));
+    let mut impatient = settings(&[&topic]);
+    for (option, value) in [("session.timeout.ms", "3000"), ("max.poll.interval.ms", "4000")] {
+        impatient.connection.options.insert(option.to_owned(), value.to_owned());
+    }
+    let mut first = Worker::open(impatient.clone(), Membership::Group);
+    first.run_until(|worker| worker.num_records() == 20);
+    first.releases = false;
+    let mut second = Worker::open(impatient, Membership::Group);
+    let deadline = Instant::now() + PATIENCE;
+    // Either the group says that the partitions are lost, or the source ends with an error first.
+    let has_lost = |worker: &Worker| worker.events.iter().any(|event| event.starts_with("lost"));
+    let failure = loop {
+        assert!(Instant::now() < deadline, "{:?} {:?}", first.events, second.events);
+        second.step().unwrap();
+        match first.step() {
+            Err(error) => break Some(error),
+            Ok(_) if has_lost(&first) => break None,
+            Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    if let Some(error) = failure {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.message().contains("max.poll.interval.ms"), "{error}");
+    }
+    drop(first);
+    second.run_until(|worker| worker.units.len() == 2);
 }

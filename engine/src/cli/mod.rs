@@ -11,8 +11,12 @@ use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
 mod check;
+mod checkpoint;
+mod demo;
 mod explain;
+mod generate;
 mod run;
+mod train;
 
 /// SQL feature queries and a machine-learned score over Kafka.
 #[derive(Debug, Parser)]
@@ -36,6 +40,14 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
+    /// Look into a checkpoint: what is there, one manifest, the difference of two.
+    Checkpoint(checkpoint::CheckpointArguments),
+    /// Make simulated card transactions.
+    Generate(generate::GenerateArguments),
+    /// Train a model on stored history, on the features of the pipeline's own SQL.
+    Train(train::TrainArguments),
+    /// Show the main job with everything embedded: broker, transactions, model, alerts.
+    Demo(demo::DemoArguments),
 }
 
 /// The environment, read once.
@@ -59,7 +71,12 @@ impl Command {
     fn default_log(&self) -> Option<&'static str> {
         match self {
             Command::Run(_) => None,
-            Command::Check(_) | Command::Explain(_) => Some("warn"),
+            Command::Check(_)
+            | Command::Explain(_)
+            | Command::Generate(_)
+            | Command::Train(_)
+            | Command::Demo(_)
+            | Command::Checkpoint(_) => Some("warn"),
         }
     }
 
@@ -68,6 +85,10 @@ impl Command {
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
+            Command::Checkpoint(arguments) => checkpoint::run(&arguments, environment),
+            Command::Generate(arguments) => generate::run(&arguments, environment),
+            Command::Train(arguments) => train::run(&arguments, environment),
+            Command::Demo(arguments) => demo::run(&arguments, environment),
         }
     }
 }

@@ -232,8 +232,7 @@ fn concerns_a_column(reason: Reason) -> bool {
         | Reason::DecimalTooPrecise
         | Reason::InvalidTimestamp
         | Reason::NullEventTime
-        | Reason::FutureEventTime
-        | Reason::SqlError => true,
+        | Reason::FutureEventTime => true,
         Reason::Tombstone
         | Reason::EmptyPayload
         | Reason::TooLarge
@@ -243,6 +242,7 @@ fn concerns_a_column(reason: Reason) -> bool {
         | Reason::TruncatedJson
         | Reason::NotAnObject
         | Reason::SeveralValues
-        | Reason::FailedCheck => false,
+        | Reason::FailedCheck
+        | Reason::SqlError => false,
     }
 }

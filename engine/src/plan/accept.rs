@@ -67,7 +67,8 @@ pub(super) fn accept_names(query: &Query) -> Vec<Refusal> {
 fn unnamed(item: &SelectItem) -> Option<Refusal> {
     match item {
         SelectItem::UnnamedExpr(expr) if !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) => Some(
-            Refusal::new(format!("`{item}`"), "the column has no name of its own", "write `... AS name`").at(expr.span()),
+            Refusal::new(format!("`{item}`"), "the column has no name of its own", "write `... AS name`")
+                .at(expr.span()),
         ),
         _ => None,
     }
@@ -91,7 +92,7 @@ fn named_here(query: &Query) -> BTreeSet<String> {
 }
 
 /// A name as SQL understands it.
-fn folded(name: &Ident) -> String {
+pub(super) fn folded(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
@@ -177,13 +178,27 @@ impl Walk<'_> {
     fn tail(&mut self, query: &Query) {
         if let Some(order) = &query.order_by {
             let at = self.keyword("ORDER", order.span(), false);
-            self.refuse(at, "ORDER BY", "a stream has no end at which its rows could be sorted", "sort where the rows are read");
+            self.refuse(
+                at,
+                "ORDER BY",
+                "a stream has no end at which its rows could be sorted",
+                "sort where the rows are read",
+            );
         }
         if query.limit_clause.is_some() || query.fetch.is_some() {
             let found = if query.fetch.is_some() { "FETCH" } else { "LIMIT" };
-            let word = if self.tokens.iter().any(|token| token.token.to_string().eq_ignore_ascii_case(found)) { found } else { "OFFSET" };
+            let word = if self.tokens.iter().any(|token| token.token.to_string().eq_ignore_ascii_case(found)) {
+                found
+            } else {
+                "OFFSET"
+            };
             let at = self.keyword(word, query.body.span(), true);
-            self.refuse(at, word, "a stream goes on for ever, and after a restart its count would begin again", "filter with WHERE");
+            self.refuse(
+                at,
+                word,
+                "a stream goes on for ever, and after a restart its count would begin again",
+                "filter with WHERE",
+            );
         }
         let others = !query.locks.is_empty()
             || query.for_clause.is_some()
@@ -213,7 +228,12 @@ impl Walk<'_> {
             && !matches!(distinct, Distinct::All)
         {
             let at = self.keyword("DISTINCT", select.select_token.0.span, true);
-            self.refuse(at, "DISTINCT", "finding doubled rows would keep every row for ever", "remove doubles where the rows are read");
+            self.refuse(
+                at,
+                "DISTINCT",
+                "finding doubled rows would keep every row for ever",
+                "remove doubles where the rows are read",
+            );
         }
         if let Some(window) = select.named_window.first() {
             self.refuse(window.span(), "WINDOW", "history windows are not built yet", PER_ROW);
@@ -230,7 +250,12 @@ impl Walk<'_> {
         match select.from.as_slice() {
             [] => {
                 let at = select.select_token.0.span;
-                self.refuse(at, "SELECT without FROM", "it has no rows to answer for", "select from a source or a view");
+                self.refuse(
+                    at,
+                    "SELECT without FROM",
+                    "it has no rows to answer for",
+                    "select from a source or a view",
+                );
             }
             [_] => {}
             [_, second, ..] => self.refuse(second.span(), "`,` in FROM", reason, alternative),
@@ -256,7 +281,12 @@ impl Walk<'_> {
 
     fn table(&mut self, name: &ObjectName) {
         let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else {
-            self.refuse(name.span(), &format!("table `{name}`"), "tables have one name, without a schema", "write the name of a source or a view");
+            self.refuse(
+                name.span(),
+                &format!("table `{name}`"),
+                "tables have one name, without a schema",
+                "write the name of a source or a view",
+            );
             return;
         };
         let table = folded(ident);
@@ -331,7 +361,12 @@ impl Visitor for Walk<'_> {
             && with.recursive
         {
             let at = self.keyword("RECURSIVE", with.with_token.0.span, true);
-            self.refuse(at, "WITH RECURSIVE", "it would have to see the whole stream again and again", "use a plain WITH");
+            self.refuse(
+                at,
+                "WITH RECURSIVE",
+                "it would have to see the whole stream again and again",
+                "use a plain WITH",
+            );
         }
         self.body(&query.body);
         self.tail(query);
@@ -351,7 +386,9 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         match factor {
-            TableFactor::Table { name, args: None, version: None, with_ordinality: false, sample: None, .. } => self.table(name),
+            TableFactor::Table { name, args: None, version: None, with_ordinality: false, sample: None, .. } => {
+                self.table(name)
+            }
             TableFactor::Derived { lateral: false, sample: None, .. } => {}
             TableFactor::NestedJoin { table_with_joins, .. } if table_with_joins.joins.is_empty() => {}
             other => self.refuse(
@@ -372,9 +409,19 @@ impl Visitor for Walk<'_> {
                 self.refuses_next_query = true;
             }
             Expr::Function(function) => self.function(function),
+            Expr::SimilarTo { expr, .. } => {
+                let at = self.keyword("SIMILAR", expr.span(), true);
+                let reason = "DataFusion reads its pattern as a regular expression, which it is not";
+                self.refuse(at, "SIMILAR TO", reason, "write LIKE, or `~` with a regular expression");
+            }
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 let clause = format!("`{}`", value.value);
-                self.refuse(value.span, &clause, "nobody gives it a value", "write the value, or ${VARIABLE} in the pipeline file");
+                self.refuse(
+                    value.span,
+                    &clause,
+                    "nobody gives it a value",
+                    "write the value, or ${VARIABLE} in the pipeline file",
+                );
             }
             _ => {}
         }

@@ -9,16 +9,18 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DFStatement;
-use datafusion::sql::sqlparser::ast::{Query, Select, SelectItem, SetExpr, Spanned, Statement, WildcardAdditionalOptions};
+use datafusion::sql::sqlparser::ast::{
+    Query, Select, SelectItem, SetExpr, Spanned, Statement, WildcardAdditionalOptions,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
+use super::Functions;
 use super::accept::{Accepted, accept, accept_names, parse_failure};
 use super::problem::{Refusal, choices, in_order_of_text, plainly};
 use super::session::{Call, CallArgument, block_on};
 use super::table::SlotTable;
-use super::Functions;
 use crate::error::{Error, Result as EngineResult};
 
 /// The session and the tables that SQL may name so far.
@@ -84,11 +86,14 @@ impl<'a> Analysis<'a> {
     pub(super) fn condition(&self, table: &str, sql: &str) -> Result<LogicalPlan, Refusals> {
         let tokens = tokens(sql)?;
         let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens.clone());
-        let condition = parser.parse_expr().map_err(|error| vec![parse_failure(&error.to_string(), end_of(&tokens))])?;
+        let condition =
+            parser.parse_expr().map_err(|error| vec![parse_failure(&error.to_string(), end_of(&tokens))])?;
         let rest = parser.peek_token();
         if rest.token != Token::EOF {
             let clause = format!("`{}`", rest.token);
-            return Err(vec![Refusal::new(clause, "a check is one condition", "join conditions with AND").at(rest.span)]);
+            return Err(vec![
+                Refusal::new(clause, "a check is one condition", "join conditions with AND").at(rest.span),
+            ]);
         }
         let select = format!("SELECT 1 FROM \"{}\"", table.replace('"', "\"\""));
         let mut query = parse_query(&self::tokens(&select)?)?;
@@ -117,6 +122,8 @@ impl<'a> Analysis<'a> {
         let statement = DFStatement::Statement(Box::new(Statement::Query(Box::new(query))));
         let plan = block_on(self.state.statement_to_plan(statement))?;
         let analysed = self.state.analyzer().execute_and_check(plan.clone(), self.state.config_options(), |_, _| {})?;
+        // What cannot be computed or run shows here, where its place can still be found.
+        block_on(self.state.create_physical_plan(&analysed))?;
         Ok((plan, analysed))
     }
 
@@ -130,7 +137,9 @@ impl<'a> Analysis<'a> {
         collect_calls(plan, &self.functions.once, &mut calls)
             .map_err(|error| vec![Refusal::new("call", error.strip_backtrace(), "")])?;
         for call in calls {
-            let place = places.iter().position(|(name, arguments, _)| *name == call.function && *arguments == call.arguments.len());
+            let place = places
+                .iter()
+                .position(|(name, arguments, _)| *name == call.function && *arguments == call.arguments.len());
             let span = place.map_or_else(Span::empty, |place| places.swap_remove(place).2);
             if let Err(refusal) = check.check(&call) {
                 refusals.push(if refusal.span.is_some() { refusal } else { refusal.at(span) });
@@ -173,12 +182,13 @@ impl<'a> Analysis<'a> {
             return Some(condition.span());
         }
         let mut items = select.projection.iter();
-        let item = items.find(|item| fails(&|select| (select.projection, select.selection) = (vec![(*item).clone()], None)))?;
+        let item = items
+            .find(|item| fails(&|select| (select.projection, select.selection) = (vec![(*item).clone()], None)))?;
         Some(item.span())
     }
 }
 
-fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Refusals> {
+pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Refusals> {
     Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
         .map_err(|error| vec![parse_failure(&error.to_string(), Span::empty())])
@@ -189,7 +199,7 @@ fn end_of(tokens: &[TokenWithSpan]) -> Span {
     last.map_or_else(Span::empty, |token| token.span)
 }
 
-fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
+pub(super) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
     let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens.to_vec());
     let statements = parser.parse_statements();
     let statements = statements.map_err(|error| vec![parse_failure(&error.to_string(), end_of(tokens))])?;
@@ -298,15 +308,10 @@ fn schema_refusal(error: &SchemaError, diagnostic: Option<&Diagnostic>) -> Refus
 }
 
 fn other_refusal(error: &DataFusionError, diagnostic: Option<&Diagnostic>) -> Refusal {
-    let text = match error {
-        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) => text.clone(),
-        other => other.strip_backtrace(),
-    };
-    let text = DataFusionError::Plan(text).strip_backtrace();
-    let text = text.trim_start_matches("Error during planning: ");
-    let reason = plainly(text);
+    let reason = plainly(&error.find_root().strip_backtrace());
     if reason.contains("unique expression names") {
-        return Refusal::new("SELECT list", "two columns have the same name", "rename one of them with AS").at(place_of(diagnostic));
+        return Refusal::new("SELECT list", "two columns have the same name", "rename one of them with AS")
+            .at(place_of(diagnostic));
     }
     let help = diagnostic.and_then(|diagnostic| diagnostic.helps.first()).map(|help| help.message.clone());
     let alternative = help.unwrap_or_else(|| {

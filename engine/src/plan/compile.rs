@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::Result as DFResult;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -17,7 +18,7 @@ use super::explain::explain;
 use super::graph::Stage;
 use super::hidden::{Origin, foreign_node, multiplies, tables_read, thread_hidden};
 use super::once::evaluate_once;
-use super::problem::{PlanProblem, Refusal, choices};
+use super::problem::{PlanProblem, Refusal, choices, plainly};
 use super::segment::{Segment, Target};
 use super::session::session;
 use super::short_circuit::decide_by_row;
@@ -29,6 +30,9 @@ use crate::pipeline::settings::{KafkaSink, Pipeline, Place, Sink, SinkConnector,
 /// A view or a sink's select.
 struct Query<'a> {
     name: &'a str,
+    /// `view features`, `sink alerts`.
+    part: String,
+    text: &'a SqlText,
     plan: LogicalPlan,
     /// Sources and views, once per place where they are read.
     tables: Vec<String>,
@@ -50,13 +54,15 @@ pub(super) fn compile(pipeline: &Pipeline, functions: &Functions) -> Result<Plan
     for sink in &pipeline.sinks {
         let part = format!("sink {}", sink.name);
         let query = query(&analysis, &sink.name, &part, &sink.select, functions, &mut problems);
-        problems.extend(query.as_ref().and_then(|query| missing_key(sink, query)).map(|key| key.into_problem(&sink.select, &part)));
+        problems.extend(
+            query.as_ref().and_then(|query| missing_key(sink, query)).map(|key| key.into_problem(&sink.select, &part)),
+        );
         sinks.extend(query);
     }
     if !problems.is_empty() {
         return Err(problems);
     }
-    build(pipeline, &analysis.state, checks, &views, &sinks).map_err(|error| whole(pipeline, &error))
+    build(pipeline, &analysis.state, checks, &views, &sinks)
 }
 
 /// A problem of no particular place.
@@ -71,13 +77,20 @@ fn whole(pipeline: &Pipeline, error: &Error) -> Vec<PlanProblem> {
     }]
 }
 
-fn sources(pipeline: &Pipeline, analysis: &mut Analysis<'_>, problems: &mut Vec<PlanProblem>) -> Result<Vec<SourceChecks>> {
+fn sources(
+    pipeline: &Pipeline,
+    analysis: &mut Analysis<'_>,
+    problems: &mut Vec<PlanProblem>,
+) -> Result<Vec<SourceChecks>> {
     for source in &pipeline.sources {
         if !analysis.add_table(&source.name, visible_schema(source))? {
             return Err(Error::invalid(format!("two sources have the name {}", source.name)));
         }
         if let Some(hidden) = source.columns.iter().map(|column| &column.name).find(|name| is_hidden(name)) {
-            return Err(Error::invalid(format!("column {hidden} of source {}: such names are the engine's", source.name)));
+            return Err(Error::invalid(format!(
+                "column {hidden} of source {}: such names are the engine's",
+                source.name
+            )));
         }
     }
     let mut all = Vec::new();
@@ -122,7 +135,11 @@ fn check(source: &Source, text: &SqlText, analysis: &Analysis<'_>) -> Result<Che
     }
 }
 
-fn views<'a>(pipeline: &'a Pipeline, analysis: &mut Analysis<'_>, problems: &mut Vec<PlanProblem>) -> Result<Vec<Query<'a>>> {
+fn views<'a>(
+    pipeline: &'a Pipeline,
+    analysis: &mut Analysis<'_>,
+    problems: &mut Vec<PlanProblem>,
+) -> Result<Vec<Query<'a>>> {
     let mut views = Vec::new();
     for view in &pipeline.views {
         let part = format!("view {}", view.name);
@@ -146,19 +163,20 @@ fn query<'a>(
     analysis: &Analysis<'_>,
     name: &'a str,
     part: &str,
-    text: &SqlText,
+    text: &'a SqlText,
     functions: &Functions,
     problems: &mut Vec<PlanProblem>,
 ) -> Option<Query<'a>> {
     match analysis.query(&text.sql) {
         Ok(Some(plan)) => {
             if let Some(node) = foreign_node(&plan) {
-                let refusal = Refusal::new(node, "it cannot be run on a stream", "select, filter and compute columns of rows");
+                let refusal =
+                    Refusal::new(node, "it cannot be run on a stream", "select, filter and compute columns of rows");
                 problems.push(refusal.into_problem(text, part));
                 return None;
             }
             match evaluate_once(plan, &functions.once) {
-                Ok(plan) => Some(Query { name, tables: tables_read(&plan), plan }),
+                Ok(plan) => Some(Query { name, part: part.to_owned(), text, tables: tables_read(&plan), plan }),
                 Err(error) => {
                     let refusal = Refusal::new("expression", error.strip_backtrace(), "");
                     problems.push(refusal.into_problem(text, part));
@@ -218,17 +236,25 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn segment(&mut self, query: &Query<'_>, part: String, target: Target) -> Result<SchemaRef> {
+    /// Plans a query as a stage of its own. What stops it here the analysis did not see: a function's constant arguments,
+    /// or something that DataFusion can analyse and not run.
+    fn segment(&mut self, query: &Query<'_>, target: Target) -> Result<SchemaRef, Vec<PlanProblem>> {
+        self.planned(query, target).map_err(|error| {
+            let refusal = Refusal::new("plan", plainly(&error.find_root().strip_backtrace()), "");
+            vec![refusal.into_problem(query.text, &query.part)]
+        })
+    }
+
+    fn planned(&mut self, query: &Query<'_>, target: Target) -> DFResult<SchemaRef> {
         let origin = |table: &str| {
             if let Some((slot, schema)) = self.slots.get(table) {
                 return Some(Origin::Slot { slot: *slot, schema: Arc::clone(schema) });
             }
             self.views.iter().find(|view| view.name == table).map(|view| Origin::Inline(&view.plan))
         };
-        let plan = thread_hidden(&query.plan, &origin)
-            .map_err(|error| Error::internal(format!("{part}: {}", error.strip_backtrace())))?;
-        let inlined = self.inlined(query);
-        let segment = Segment::new(part.into(), inlined, &plan, target, multiplies(&plan), self.state)?;
+        let plan = thread_hidden(&query.plan, &origin)?;
+        let (part, inlined) = (query.part.as_str().into(), self.inlined(query));
+        let segment = Segment::new(part, inlined, &plan, target, multiplies(&plan), self.state)?;
         let schema = segment.schema();
         self.stages.push(Stage::Segment(segment));
         Ok(schema)
@@ -237,7 +263,8 @@ impl<'a> Builder<'a> {
     fn inlined(&self, query: &Query<'_>) -> Vec<String> {
         let mut inlined = Vec::new();
         for table in &query.tables {
-            if let Some(view) = self.views.iter().find(|view| view.name == table && !self.slots.contains_key(view.name)) {
+            if let Some(view) = self.views.iter().find(|view| view.name == table && !self.slots.contains_key(view.name))
+            {
                 inlined.extend(self.inlined(view));
                 inlined.push(view.name.to_owned());
             }
@@ -252,7 +279,7 @@ fn build(
     checks: Vec<SourceChecks>,
     views: &[Query<'_>],
     sinks: &[Query<'_>],
-) -> Result<Plan> {
+) -> Result<Plan, Vec<PlanProblem>> {
     let sources: Vec<SchemaRef> = pipeline.sources.iter().map(|source| with_hidden(&visible_schema(source))).collect();
     let slots = pipeline.sources.iter().zip(&sources).enumerate();
     let slots = slots.map(|(slot, (source, schema))| (source.name.as_str(), (slot, Arc::clone(schema)))).collect();
@@ -263,14 +290,14 @@ fn build(
         // Rows of one record are numbered where they arise, so that the numbers are the same for every reader.
         let num_readers = readers.get(view.name).copied().unwrap_or(0);
         if num_readers >= 2 || (num_readers == 1 && multiplies(&view.plan)) {
-            let schema = builder.segment(view, format!("view {}", view.name), Target::Slot(num_slots))?;
+            let schema = builder.segment(view, Target::Slot(num_slots))?;
             builder.slots.insert(view.name, (num_slots, schema));
             num_slots += 1;
         }
     }
     let mut schemas = Vec::new();
     for (index, sink) in sinks.iter().enumerate() {
-        schemas.push(builder.segment(sink, format!("sink {}", sink.name), Target::Sink(index))?);
+        schemas.push(builder.segment(sink, Target::Sink(index))?);
     }
     let stages = builder.stages;
     Ok(Plan {

@@ -72,9 +72,9 @@ pub(super) fn classify(error: &DataFusionError, part: &str) -> Result<FailureCla
             Some(error) => classify_arrow(error, part),
             None => Err(engine_error("external", part)),
         },
-        DataFusionError::ResourcesExhausted(_) => Err(Error::unavailable(format!(
-            "{part}: memory for one epoch is exhausted; lower max_batch_rows"
-        ))),
+        DataFusionError::ResourcesExhausted(_) => {
+            Err(Error::unavailable(format!("{part}: memory for one epoch is exhausted; lower max_batch_rows")))
+        }
         DataFusionError::NotImplemented(_) => Err(engine_error("not implemented", part)),
         DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => Err(engine_error("plan", part)),
         _ => Err(engine_error("internal", part)),

@@ -119,10 +119,11 @@ impl Graph {
         for stage in self.stages.iter() {
             match stage {
                 Stage::Segment(segment) => {
-                    let batches = segment.run(&self.context).map_err(|error| match classify(&error, &segment.part) {
-                        Ok(class) => Stop::Row(Failure { class, part: Arc::clone(&segment.part) }),
-                        Err(error) => Stop::Engine(error),
-                    })?;
+                    let batches =
+                        segment.run(&self.context).map_err(|error| match classify(&error, &segment.part) {
+                            Ok(class) => Stop::Row(Failure { class, part: Arc::clone(&segment.part) }),
+                            Err(error) => Stop::Engine(error),
+                        })?;
                     match segment.target {
                         Target::Slot(slot) => self.slots.fill(slot, batches),
                         Target::Sink(sink) => sinks[sink] = batches,

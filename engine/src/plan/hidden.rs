@@ -9,9 +9,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result, internal_err};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{
-    Expr, Filter, LogicalPlan, Projection, SubqueryAlias, TableScanBuilder, Union, Unnest,
-};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Projection, SubqueryAlias, TableScanBuilder, Union, Unnest};
 
 use super::table::SlotTable;
 use crate::types::HIDDEN_COLUMNS;
@@ -26,7 +24,10 @@ pub(super) enum Origin<'a> {
 }
 
 /// Rewrites `plan` so that it reads slots and ends with the hidden columns.
-pub(super) fn thread_hidden<'a>(plan: &LogicalPlan, origin: &dyn Fn(&str) -> Option<Origin<'a>>) -> Result<LogicalPlan> {
+pub(super) fn thread_hidden<'a>(
+    plan: &LogicalPlan,
+    origin: &dyn Fn(&str) -> Option<Origin<'a>>,
+) -> Result<LogicalPlan> {
     let child = |plan: &Arc<LogicalPlan>| thread_hidden(plan, origin).map(Arc::new);
     match plan {
         LogicalPlan::TableScan(scan) => match origin(scan.table_name.table()) {

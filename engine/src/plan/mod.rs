@@ -12,6 +12,7 @@ mod explain;
 mod failure;
 mod graph;
 mod hidden;
+mod mentions;
 mod once;
 mod problem;
 mod segment;
@@ -28,6 +29,7 @@ use datafusion::execution::TaskContext;
 
 pub use failure::{Failure, FailureClass};
 pub use graph::{EpochOutput, FailedRow, Graph};
+pub use mentions::{Mentions, mentions};
 pub use problem::{PlanProblem, Refusal};
 pub use session::{Call, CallArgument, CallCheck, Functions};
 

@@ -91,7 +91,20 @@ pub(super) fn in_order_of_text(mut refusals: Vec<Refusal>) -> Vec<Refusal> {
 
 /// A text of DataFusion in our form: its first line, lower case, no full stop, no dump of a syntax tree.
 pub(super) fn plainly(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
+    let mut line = text.lines().next().unwrap_or_default();
+    for prefix in [
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "External error: ",
+    ] {
+        line = line.trim_start_matches(prefix);
+    }
+    // A title with the message at the end of a drawing.
+    let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    let titled = if line.ends_with(':') { format!("{line} {last}") } else { line.to_owned() };
+    let line = titled.as_str();
     let line = line.split(" {").next().unwrap_or_default();
     let line = line.split(". No function matches").next().unwrap_or_default().trim_end_matches('.');
     let mut letters = line.chars();

@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, Result as DFResult};
+use datafusion::common::{DataFusionError, Result as DFResult, plan_err};
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -24,7 +24,7 @@ use futures::StreamExt;
 use super::session::block_on;
 use super::short_circuit::decide_by_row;
 use super::table::SlotExec;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::types::{HIDDEN_COLUMNS, Hidden};
 
 /// Where a segment's rows go.
@@ -58,20 +58,15 @@ impl Segment {
         target: Target,
         multiplies: bool,
         state: &SessionState,
-    ) -> Result<Segment> {
-        // Planning errors speak of SQL, not of rows.
-        let failed = |error: DataFusionError| {
-            Error::internal(format!("{part} cannot be planned: {}", error.strip_backtrace()))
-        };
-        let physical = block_on(state.create_physical_plan(plan)).map_err(failed)?;
-        let physical = by_row(physical).map_err(failed)?;
+    ) -> DFResult<Segment> {
+        let physical = by_row(block_on(state.create_physical_plan(plan))?)?;
         if let Some(name) = foreign_node(&physical) {
-            return Err(Error::internal(format!("{part} needs {name}, which is not known to run the same in every epoch")));
+            return plan_err!("it needs {name}, which is not known to run the same in every epoch");
         }
         let schema = physical.schema();
         let first = schema.fields().len().saturating_sub(HIDDEN_COLUMNS.len());
         if schema.fields().iter().skip(first).map(|field| field.name().as_str()).ne(HIDDEN_COLUMNS) {
-            return Err(Error::internal(format!("{part} lost the columns of its rows' positions")));
+            return plan_err!("the columns of its rows' positions are lost");
         }
         Ok(Segment { part, inlined, plan: physical, target, multiplies })
     }

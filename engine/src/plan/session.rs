@@ -59,10 +59,8 @@ pub trait CallCheck: Send + Sync + std::fmt::Debug {
 /// A new session. Physical optimisation is switched off: its rules repartition, buffer and push down what the logical ones
 /// kept in place; with one plan partition there is nothing for them to gain.
 pub(super) fn session(functions: &Functions) -> Result<SessionState> {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(1)
-        .with_batch_size(BATCH_ROWS)
-        .with_information_schema(false);
+    let mut config =
+        SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS).with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     // Decode makes Utf8; a cast to varchar must not make another string type of it.

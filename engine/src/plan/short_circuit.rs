@@ -22,7 +22,9 @@ use datafusion::physical_expr::utils::collect_columns;
 /// Replaces the `AND`s and `OR`s of an expression whose right side can fail.
 pub(super) fn decide_by_row(expr: Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
     let decided = expr.transform_up(|expr| match expr.downcast_ref::<BinaryExpr>() {
-        Some(binary) if matches!(binary.op(), Operator::And | Operator::Or) && !is_infallible(binary.right(), schema) => {
+        Some(binary)
+            if matches!(binary.op(), Operator::And | Operator::Or) && !is_infallible(binary.right(), schema) =>
+        {
             let is_and = *binary.op() == Operator::And;
             let decided = ByRow::new(Arc::clone(binary.left()), Arc::clone(binary.right()), is_and)?;
             Ok(Transformed::yes(Arc::new(decided) as Arc<dyn PhysicalExpr>))

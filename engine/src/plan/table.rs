@@ -25,7 +25,10 @@ use crate::types::hidden_fields;
 
 /// Declared columns, then metadata columns: what SQL sees of a source.
 pub(super) fn visible_schema(source: &Source) -> SchemaRef {
-    let declared = source.columns.iter().map(|column| Field::new(&column.name, column_type(column.column_type), column.is_nullable));
+    let declared = source
+        .columns
+        .iter()
+        .map(|column| Field::new(&column.name, column_type(column.column_type), column.is_nullable));
     let metadata = source.metadata.iter().map(|column| metadata_field(&column.name, column.kind));
     Arc::new(Schema::new(declared.chain(metadata).collect::<Vec<_>>()))
 }
@@ -82,8 +85,8 @@ impl Slots {
         self.0.len()
     }
 
-    fn read(&self, slot: usize) -> Vec<RecordBatch> {
-        self.0[slot].lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn read(&self, slot: usize) -> Option<Vec<RecordBatch>> {
+        Some(self.0.get(slot)?.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
@@ -119,11 +122,10 @@ impl TableProvider for SlotTable {
         'd: 'out,
         Self: 'out,
     {
-        let plan = match self.slot {
-            Some(slot) => SlotExec::new(Arc::clone(&self.name), slot, &self.schema, projection.cloned())
-                .map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>),
-            None => internal_err!("{} is a name for analysis only", self.name),
-        };
+        // A plan over tables without slots is made to see whether it can be; nobody runs it.
+        let slot = self.slot.unwrap_or(usize::MAX);
+        let plan = SlotExec::new(Arc::clone(&self.name), slot, &self.schema, projection.cloned())
+            .map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>);
         Box::pin(std::future::ready(plan))
     }
 }
@@ -194,10 +196,10 @@ impl ExecutionPlan for SlotExec {
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let Some(slots) = context.session_config().get_extension::<Slots>() else {
+        let slots = context.session_config().get_extension::<Slots>();
+        let Some(mut batches) = slots.and_then(|slots| slots.read(self.slot)) else {
             return internal_err!("a segment runs outside a worker's graph");
         };
-        let mut batches = slots.read(self.slot);
         if let Some(columns) = &self.projection {
             for batch in &mut batches {
                 *batch = batch.project(columns)?;

@@ -252,10 +252,8 @@ fn a_second_epoch_sees_nothing_of_the_first() {
 #[test]
 fn a_shared_view_is_computed_once_and_a_private_one_within_its_reader() {
     let score = Score::new();
-    let views = [
-        ("features", "SELECT id, a, x FROM events"),
-        ("scored", "SELECT *, score('m', a, x) AS p FROM features"),
-    ];
+    let views =
+        [("features", "SELECT id, a, x FROM events"), ("scored", "SELECT *, score('m', a, x) AS p FROM features")];
     let one = pipeline(vec![narrow_source("events")], &views, &[("all", "SELECT * FROM scored")]);
     let two = pipeline(
         vec![narrow_source("events")],
@@ -317,11 +315,31 @@ fn a_guard_holds_whatever_else_is_in_the_batch() {
 }
 
 #[test]
+fn a_guard_needs_no_bisecting() {
+    let score = Score::new();
+    let view = "SELECT id, score('m', a) AS p FROM events WHERE b > -1 OR score('m', a) > 0 AND a / b > 1";
+    let pipeline = pipeline(vec![narrow_source("events")], &[("v", view)], &[("out", "SELECT * FROM v")]);
+    let plan = compiled(&pipeline, &score.functions());
+    let values: Vec<_> = (0..1000).map(|row| (Some(row), Some(i64::from(row % 7)), None)).collect();
+    let output = plan.instantiate().unwrap().run(vec![(0, rows(&plan.source_schema(0), &values))]).unwrap();
+    assert_eq!((output.rejected.len(), ids(&output.sinks[0]).len(), score.rows()), (0, 1000, 1000));
+}
+
+#[test]
+fn a_constant_that_fails_fails_the_rows_that_need_it() {
+    let (plan, mut graph) = simple("SELECT id, CASE WHEN a > 5 THEN 1 / 0 ELSE 1 END AS n FROM events");
+    let output = graph.run(vec![(0, rows(&plan.source_schema(0), &SOME))]).unwrap();
+    assert_eq!(ids(&output.sinks[0]), ["0", "2"]);
+    assert_eq!(output.rejected.iter().map(|row| row.row).collect::<Vec<_>>(), [1, 3, 4]);
+}
+
+#[test]
 fn many_failing_rows_of_several_inputs_are_found() {
     let (plan, mut graph) = simple("SELECT id, 100 / a AS r, CAST(id AS INT) AS n FROM events WHERE b > 0");
     let values: Vec<_> = (0..1000).map(|row| (Some(row % 7), Some(i64::from(row % 3)), None)).collect();
     let input = rows(&plan.source_schema(0), &values);
-    let output = graph.run(vec![(0, input.slice(0, 300)), (0, input.slice(300, 1)), (0, input.slice(301, 699))]).unwrap();
+    let output =
+        graph.run(vec![(0, input.slice(0, 300)), (0, input.slice(300, 1)), (0, input.slice(301, 699))]).unwrap();
     let failing: Vec<_> = (0..1000).filter(|row| row % 7 == 0 && row % 3 != 0).collect();
     let rejected: Vec<_> = output.rejected.iter().map(|row| row.row + [0, 300, 301][row.input]).collect();
     assert_eq!(rejected, failing);
@@ -381,9 +399,8 @@ fn with_other_name() -> SchemaRef {
 
 #[test]
 fn rows_that_one_record_becomes_are_numbered_and_stay_in_order() {
-    let (plan, mut graph) = simple(
-        "SELECT id, 'left' AS side FROM events UNION ALL SELECT id, 'right' AS side FROM events WHERE a > 5",
-    );
+    let (plan, mut graph) =
+        simple("SELECT id, 'left' AS side FROM events UNION ALL SELECT id, 'right' AS side FROM events WHERE a > 5");
     let output = graph.run(vec![(0, rows(&plan.source_schema(0), &SOME))]).unwrap();
     // Rows 0 and 3 are of unit 1, the others of unit 0.
     assert_eq!(ids(&output.sinks[0]), ["1", "1", "2", "4", "4", "0", "3", "3"]);
@@ -394,7 +411,8 @@ fn rows_that_one_record_becomes_are_numbered_and_stay_in_order() {
 
 #[test]
 fn unnest_makes_numbered_rows() {
-    let (plan, mut graph) = simple("SELECT id, unnest(string_to_array(id || ',y,z', ',')) AS part FROM events WHERE a = 8");
+    let (plan, mut graph) =
+        simple("SELECT id, unnest(string_to_array(id || ',y,z', ',')) AS part FROM events WHERE a = 8");
     let output = graph.run(vec![(0, rows(&plan.source_schema(0), &SOME))]).unwrap();
     assert_eq!(ids(&output.sinks[0]), ["4", "4", "4"]);
     assert_eq!(Hidden::of(&output.sinks[0][0]).unwrap().ordinal.values(), &[0, 1, 2]);
@@ -433,7 +451,10 @@ fn the_key_of_a_kafka_sink_is_one_of_its_columns() {
     pipeline.sinks[0].connector =
         SinkConnector::Kafka(KafkaSink { connection, topic: "alerts".to_owned(), key: Some("ib".to_owned()) });
     let problems = Plan::compile(&pipeline, &Functions::default()).unwrap_err();
-    assert_eq!(lines(&problems), "pipeline.yaml:20:14: sink out: key `ib`: the select has no such column; columns: id, a\n");
+    assert_eq!(
+        lines(&problems),
+        "pipeline.yaml:20:14: sink out: key `ib`: the select has no such column; columns: id, a\n"
+    );
 }
 
 #[test]
@@ -527,7 +548,8 @@ fn every_call_of_score_is_checked_with_its_columns_and_types() {
     let problems = Plan::compile(&pipeline, &functions).unwrap_err();
     assert_eq!(lines(&problems), "v.sql:2:3: view v: score('frodo'): there is no such model; models: fraud\n");
     let calls = recorder.0.lock().unwrap();
-    let arguments: Vec<_> = calls[0].arguments.iter().map(|argument| (argument.name.as_str(), argument.data_type.clone())).collect();
+    let arguments: Vec<_> =
+        calls[0].arguments.iter().map(|argument| (argument.name.as_str(), argument.data_type.clone())).collect();
     assert_eq!(calls.len(), 2);
     assert_eq!(arguments[1], ("a", DataType::Int32));
     assert_eq!(arguments[2], ("events.x * Int64(2)", DataType::Float64));
@@ -537,7 +559,8 @@ fn every_call_of_score_is_checked_with_its_columns_and_types() {
 fn all_problems_of_all_texts_come_at_once() {
     let mut source = narrow_source("events");
     source.checks = vec![text("amount > 0", "pipeline.yaml", 5, 12)];
-    let views = [("v", "SELECT id,\n  nothing FROM events"), ("w", "SELECT * FROM v LIMIT 5"), ("u", "SELECT id FROM v")];
+    let views =
+        [("v", "SELECT id,\n  nothing FROM events"), ("w", "SELECT * FROM v LIMIT 5"), ("u", "SELECT id FROM v")];
     let problems = Plan::compile(
         &pipeline(vec![source], &views, &[("out", "SELECT id FROM w"), ("other", "SELECT id FROM evens")]),
         &Functions::default(),
@@ -557,10 +580,14 @@ fn time_per_epoch() {
         Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     };
     let views = [
-        ("features", "SELECT id, a, x, x * 2 + a AS y, CASE WHEN a > 5 THEN 1 ELSE 0 END AS big, length(id) AS l FROM events"),
+        (
+            "features",
+            "SELECT id, a, x, x * 2 + a AS y, CASE WHEN a > 5 THEN 1 ELSE 0 END AS big, length(id) AS l FROM events",
+        ),
         ("scored", "SELECT *, x / 10 AS p FROM features"),
     ];
-    let pipeline = pipeline(vec![narrow_source("events")], &views, &[("alerts", "SELECT * FROM scored WHERE p >= 0.7")]);
+    let pipeline =
+        pipeline(vec![narrow_source("events")], &views, &[("alerts", "SELECT * FROM scored WHERE p >= 0.7")]);
     compiled(&pipeline, &Functions::default());
     let start = on_cpu();
     let plan = compiled(&pipeline, &Functions::default());

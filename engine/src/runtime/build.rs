@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::checkpointer::{Checkpointer, Staging};
+use super::checkpointer::Checkpointer;
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::worker::{Feed, Trigger, Worker};
 use super::{clock, functions};
@@ -56,9 +56,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Loads models, compiles the plan and opens the checkpoint.
     pub(crate) fn build(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle, status: &StatusBoard) -> Result<Shared> {
-        let lookup = |name: &str| env.get(name).cloned();
-        let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
-        let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+        let (plan, models) = compile(pipeline, env, io)?;
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
@@ -74,6 +72,14 @@ impl Shared {
         let numbers = AssignmentNumbers::default();
         Ok(Shared { plan, stores, checkpoints, models: versions, numbers, io: io.clone(), env: env.clone() })
     }
+}
+
+/// Loads a pipeline's models and compiles its plan: what a run and a replay have in common.
+pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+    let lookup = |name: &str| env.get(name).cloned();
+    let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
+    let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+    Ok((plan, models))
 }
 
 fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {
@@ -131,17 +137,16 @@ pub(crate) fn worker(
         });
     }
     let timeout = pipeline.run.stop_timeout;
-    let mut staging = Vec::new();
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
-        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout, &mut staging)
+        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout)
             .map_err(|error| error.context(format!("sink {}", sink.name)))?;
         sinks.push(SinkLane::new(&sink.name, opened));
     }
     let dead_letter = match &pipeline.dead_letter {
         None => None,
         Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, DEAD_LETTERS, Rows::Rejected, timeout, &mut staging)
+            let opened = open_sink(&settings.connector, shared, DEAD_LETTERS, Rows::Rejected, timeout)
                 .map_err(|error| error.context("dead_letter"))?;
             Some(SinkLane::new(DEAD_LETTERS, opened))
         }
@@ -150,7 +155,6 @@ pub(crate) fn worker(
     let interval = pipeline.checkpoint.as_ref().map_or(Duration::from_secs(1), |checkpoint| checkpoint.interval);
     let checkpointer = Checkpointer::new(
         shared.checkpoints.clone(),
-        staging,
         shared.io.clone(),
         interval,
         timeout,
@@ -199,27 +203,20 @@ fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_work
     }
 }
 
-fn open_sink(
-    connector: &SinkConnector,
-    shared: &Shared,
-    name: &str,
-    rows: Rows,
-    timeout: Duration,
-    staging: &mut Vec<Staging>,
-) -> Result<Box<dyn Sink>> {
+fn open_sink(connector: &SinkConnector, shared: &Shared, name: &str, rows: Rows, timeout: Duration) -> Result<Box<dyn Sink>> {
     match (connector, rows) {
         (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
         (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
         (SinkConnector::Parquet(settings), _) => {
-            let pipeline = shared.checkpoints.as_ref().map(Checkpoints::pipeline_id).ok_or_else(|| {
+            let checkpoints = shared.checkpoints.as_ref().ok_or_else(|| {
                 Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
             })?;
             // The same for all workers and processes of the pipeline: whoever takes a unit over finds what was left of it.
-            let place = Staging { folder: shared.stores.open(&settings.path)?, owner: format!("{pipeline}-{name}") };
-            staging.push(place.clone());
+            let (folder, owner) = (shared.stores.open(&settings.path)?, format!("{}-{name}", checkpoints.pipeline_id()));
+            checkpoints.register_staging(&folder, &owner);
             let parts = ParquetParts {
-                folder: place.folder,
-                owner: place.owner,
+                folder,
+                owner,
                 runtime: shared.io.clone(),
                 clock: Arc::new(clock::monotonic()),
             };

@@ -12,10 +12,9 @@ use tokio::task::JoinHandle;
 
 use super::driver::Driver;
 use super::{clock, tasks};
-use crate::checkpoint::{Checkpoints, Folder, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
+use crate::checkpoint::{Checkpoints, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
-use crate::sink::parquet::sweep_staged;
 use crate::sink::{PrepareRequest, PreparedUnit};
 use crate::source::StartAt;
 use crate::types::{Assignment, Epoch, Offset, StateUnit, Watermark};
@@ -65,18 +64,10 @@ struct Publication {
     result: Result<()>,
 }
 
-/// Where a sink stages its files, and as whose.
-#[derive(Debug, Clone)]
-pub(crate) struct Staging {
-    pub(crate) folder: Folder,
-    pub(crate) owner: String,
-}
-
 /// Publishes the progress of one worker.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     checkpoints: Option<Checkpoints>,
-    staging: Vec<Staging>,
     io: Handle,
     interval: Duration,
     timeout: Duration,
@@ -90,10 +81,8 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    #[expect(clippy::too_many_arguments, reason = "each is another part of the process that a worker is given")]
     pub(crate) fn new(
         checkpoints: Option<Checkpoints>,
-        staging: Vec<Staging>,
         io: Handle,
         interval: Duration,
         timeout: Duration,
@@ -103,7 +92,6 @@ impl Checkpointer {
     ) -> Checkpointer {
         Checkpointer {
             checkpoints,
-            staging,
             io,
             interval,
             timeout,
@@ -137,7 +125,7 @@ impl Checkpointer {
         let Some(checkpoints) = self.checkpoints.clone() else {
             return Ok(units.iter().map(|(assignment, unit)| unclaimed(*assignment, unit)).collect());
         };
-        let claims = units.iter().map(|(_, unit)| claim_one(&checkpoints, &self.staging, unit));
+        let claims = units.iter().map(|(_, unit)| checkpoints.claim(unit));
         let results = self.io.block_on(join_all(claims));
         let mut claimed = Vec::with_capacity(units.len());
         for ((assignment, unit), result) in units.iter().zip(results) {
@@ -304,18 +292,6 @@ impl Checkpointer {
             self.writers.remove(assignment);
         }
     }
-}
-
-/// Claims a unit, and removes what its writers before staged and never committed: what they committed has its final name.
-async fn claim_one(checkpoints: &Checkpoints, staging: &[Staging], unit: &StateUnit) -> Result<(UnitWriter, Recovery)> {
-    let (writer, recovery) = checkpoints.claim(unit).await?;
-    for place in staging {
-        // Nobody reads there: what is left is rubbish, and the next claim tries again.
-        if let Err(error) = sweep_staged(&place.folder, &place.owner, unit).await {
-            tracing::warn!(%unit, %error, "files that were staged and never committed could not be deleted");
-        }
-    }
-    Ok((writer, recovery))
 }
 
 fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {

@@ -28,7 +28,9 @@ pub(crate) fn loaded(models: &Arc<Models>) -> Functions {
 }
 
 /// The functions by their signatures: enough to plan, not to run. Calls are held against the names of the pipeline's models.
-pub(crate) fn unloaded(names: Vec<String>) -> Functions {
+#[must_use]
+pub fn unloaded_functions(pipeline: &Pipeline) -> Functions {
+    let names = pipeline.models.iter().map(|model| model.name.clone()).collect();
     let signature = |name: &'static str, arguments, returns| Arc::new(ScalarUDF::new_from_impl(Unloaded::new(name, arguments, returns)));
     Functions {
         scalar: vec![
@@ -119,6 +121,5 @@ impl ScalarUDFImpl for Unloaded {
 
 /// The plan of a pipeline whose models are not loaded: to judge and to explain, not to run.
 pub fn plan_unloaded(pipeline: &Pipeline) -> Result<Plan, Error> {
-    let names = pipeline.models.iter().map(|model| model.name.clone()).collect();
-    Plan::compile(pipeline, &unloaded(names)).map_err(plan::refused)
+    Plan::compile(pipeline, &unloaded_functions(pipeline)).map_err(plan::refused)
 }

@@ -11,5 +11,6 @@ pub mod tasks;
 mod units;
 mod worker;
 
-pub use functions::plan_unloaded;
+pub use functions::{plan_unloaded, unloaded_functions};
+pub use build::compile;
 pub use run::{RunHandle, RunSummary, start};

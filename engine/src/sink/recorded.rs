@@ -97,7 +97,7 @@ pub(super) mod tests {
 
     /// Rows `n` of one unit, each from the record with the same offset.
     pub(in crate::sink) fn numbered_rows(unit: Assignment, numbers: Range<i64>) -> RecordBatch {
-        let n: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers.clone()));
+        let n: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
         let rows = n.len();
         let mut fields: Vec<FieldRef> = vec![Arc::new(Field::new("n", DataType::Int64, false))];
         let mut columns = vec![n.clone()];

@@ -15,6 +15,12 @@ pub struct BytesColumn {
 }
 
 impl BytesColumn {
+    /// An empty column with room for `records` strings of `bytes` in all.
+    #[must_use]
+    pub fn with_capacity(records: usize, bytes: usize) -> BytesColumn {
+        BytesColumn { data: Vec::with_capacity(bytes), ends: Vec::with_capacity(records), absent: Vec::new() }
+    }
+
     /// Appends a byte string or its absence.
     pub fn push(&mut self, bytes: Option<&[u8]>) {
         match bytes {

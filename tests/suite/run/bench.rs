@@ -24,34 +24,34 @@ const MODEL: &str = include_str!("../../../udfs/testdata/binary_31.txt");
 /// About every third row is an alert.
 const THRESHOLD: f64 = 0.55;
 
-pub fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     let value = std::env::vars().find(|(found, _)| found == name).map(|(_, value)| value);
     value.unwrap_or_else(|| panic!("this test needs a real S3 server: run `make test`, or set {name}"))
 }
 
 /// What a test varies in its pipeline file.
-pub struct File {
-    pub pipeline: &'static str,
-    pub broker: String,
-    pub group: String,
-    pub until: &'static str,
+pub(crate) struct File {
+    pub(crate) pipeline: &'static str,
+    pub(crate) broker: String,
+    pub(crate) group: String,
+    pub(crate) until: &'static str,
     /// Further lines of the source.
-    pub source: Vec<&'static str>,
-    pub workers: usize,
+    pub(crate) source: Vec<&'static str>,
+    pub(crate) workers: usize,
     /// Whether there are a Kafka sink and Kafka dead letters, besides the archive.
-    pub has_alerts: bool,
-    pub has_dead_letters: bool,
-    pub archive_rows: usize,
-    pub http: &'static str,
-    pub stop_timeout: &'static str,
+    pub(crate) has_alerts: bool,
+    pub(crate) has_dead_letters: bool,
+    pub(crate) archive_rows: usize,
+    pub(crate) http: &'static str,
+    pub(crate) stop_timeout: &'static str,
 }
 
 /// Topics, folder, checkpoint and archive of one test.
-pub struct Bench {
-    pub folder: tempfile::TempDir,
-    pub input: String,
-    pub output: String,
-    pub dead_letters: String,
+pub(crate) struct Bench {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) input: String,
+    pub(crate) output: String,
+    pub(crate) dead_letters: String,
     group: String,
     lake: String,
     checkpoint: String,
@@ -60,7 +60,7 @@ pub struct Bench {
 
 impl Bench {
     /// On the local disk.
-    pub fn new(partitions: i32) -> Bench {
+    pub(crate) fn new(partitions: i32) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("model.txt"), MODEL).unwrap();
         let at = |name: &str| format!("file://{}", folder.path().join(name).to_str().unwrap());
@@ -83,7 +83,7 @@ impl Bench {
     }
 
     /// With archive and checkpoint on the S3 server.
-    pub fn on_s3(partitions: i32) -> Bench {
+    pub(crate) fn on_s3(partitions: i32) -> Bench {
         let prefix = format!("s3://{}/{}", variable("TIDEMILL_TEST_S3_BUCKET"), unique("run"));
         let mut bench = Bench::new(partitions);
         bench.lake = format!("{prefix}/lake");
@@ -93,7 +93,7 @@ impl Bench {
     }
 
     /// The settings of a run to the end of what is there.
-    pub fn file(&self) -> File {
+    pub(crate) fn file(&self) -> File {
         File {
             pipeline: "bench",
             broker: broker(),
@@ -110,7 +110,7 @@ impl Bench {
     }
 
     /// Writes the pipeline file; its name.
-    pub fn write(&self, file: &File) -> String {
+    pub(crate) fn write(&self, file: &File) -> String {
         let mut text = format!(
             "pipeline: {pipeline}\n\
              sources:\n  \
@@ -184,23 +184,23 @@ impl Bench {
         name
     }
 
-    pub fn start(&self, file: &File) -> Process {
+    pub(crate) fn start(&self, file: &File) -> Process {
         self.start_with(&["run", &self.write(file)])
     }
 
-    pub fn start_with(&self, arguments: &[&str]) -> Process {
+    pub(crate) fn start_with(&self, arguments: &[&str]) -> Process {
         let environment: Vec<(&str, &str)> = self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         Process::start(self.folder.path(), arguments, &environment)
     }
 
     /// Runs to the end; must end well.
-    pub fn run(&self, file: &File) -> Ended {
+    pub(crate) fn run(&self, file: &File) -> Ended {
         let ended = self.start(file).wait();
         assert_eq!(ended.code, Some(0), "{}", ended.log);
         ended
     }
 
-    pub fn stores(&self) -> Stores {
+    pub(crate) fn stores(&self) -> Stores {
         let environment = self.environment.clone();
         Stores::new(move |name| {
             let own = environment.iter().find(|(found, _)| *found == name).map(|(_, value)| value.clone());
@@ -208,12 +208,8 @@ impl Bench {
         })
     }
 
-    pub fn checkpoint(&self) -> &str {
-        &self.checkpoint
-    }
-
     /// (partition, offset, id) of all archived rows, sorted. Readers skip names that begin with `_`.
-    pub fn archive(&self) -> Vec<(i32, i64, i64)> {
+    pub(crate) fn archive(&self) -> Vec<(i32, i64, i64)> {
         let folder = self.stores().open(&self.lake).unwrap();
         let mut rows = Vec::new();
         block_on(async {
@@ -235,7 +231,7 @@ impl Bench {
     }
 
     /// Of each partition: where the last manifest is, and where a restart goes on (the smallest of that and the sinks').
-    pub fn stored(&self) -> BTreeMap<i32, (i64, i64)> {
+    pub(crate) fn stored(&self) -> BTreeMap<i32, (i64, i64)> {
         let stores = self.stores();
         block_on(async {
             let units = Inspector::open(&stores, &self.checkpoint).await.unwrap().list().await.unwrap();
@@ -250,41 +246,41 @@ impl Bench {
         })
     }
 
-    pub fn alerts(&self) -> Vec<Seen> {
+    pub(crate) fn alerts(&self) -> Vec<Seen> {
         consume_all(&self.output)
     }
 }
 
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-pub fn model_version() -> String {
+pub(crate) fn model_version() -> String {
     sha256_hex(MODEL.as_bytes())[..12].to_owned()
 }
 
 /// What becomes of a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Row { amount: f64, probability: f64 },
     Rejected(&'static str),
 }
 
 /// A record that was produced.
 #[derive(Debug, Clone)]
-pub struct Record {
-    pub id: i64,
-    pub partition: i32,
-    pub offset: i64,
-    pub value: Vec<u8>,
-    pub fate: Fate,
+pub(crate) struct Record {
+    pub(crate) id: i64,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) value: Vec<u8>,
+    pub(crate) fate: Fate,
 }
 
 /// All that was produced to the input.
-pub struct Log {
+pub(crate) struct Log {
     topic: String,
     partitions: i32,
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     ends: BTreeMap<i32, i64>,
     scorer: Model,
 }
@@ -298,17 +294,17 @@ fn mixed(number: i64) -> u64 {
 }
 
 impl Log {
-    pub fn new(bench: &Bench, partitions: i32) -> Log {
+    pub(crate) fn new(bench: &Bench, partitions: i32) -> Log {
         let scorer = Model::parse(MODEL).unwrap();
         Log { topic: bench.input.clone(), partitions, records: Vec::new(), ends: BTreeMap::new(), scorer }
     }
 
     /// Appends records over all partitions, some of which will be rejected.
-    pub fn append(&mut self, ids: Range<i64>) {
+    pub(crate) fn append(&mut self, ids: Range<i64>) {
         self.append_to(ids, 0..self.partitions);
     }
 
-    pub fn append_to(&mut self, ids: Range<i64>, partitions: Range<i32>) {
+    pub(crate) fn append_to(&mut self, ids: Range<i64>, partitions: Range<i32>) {
         let first = self.records.len();
         for id in ids {
             let partition = partitions.start + (mixed(id) % u64::from(partitions.len() as u32)) as i32;
@@ -342,12 +338,12 @@ impl Log {
         }
     }
 
-    pub fn num_rejected(&self) -> usize {
+    pub(crate) fn num_rejected(&self) -> usize {
         self.records.iter().filter(|record| matches!(record.fate, Fate::Rejected(_))).count()
     }
 
     /// (partition, offset, id) of all records that become rows, sorted.
-    pub fn rows(&self) -> Vec<(i32, i64, i64)> {
+    pub(crate) fn rows(&self) -> Vec<(i32, i64, i64)> {
         let mut rows: Vec<(i32, i64, i64)> = self
             .records
             .iter()
@@ -363,7 +359,7 @@ impl Log {
     }
 
     /// Checks each alert that came out, and that each that should have come did: once, or at least once.
-    pub fn check_alerts(&self, seen: &[Seen], may_repeat: bool) {
+    pub(crate) fn check_alerts(&self, seen: &[Seen], may_repeat: bool) {
         let expected: BTreeMap<(i32, i64), &Record> = self.alerts().map(|record| ((record.partition, record.offset), record)).collect();
         assert!(expected.len() * 10 > self.records.len() && expected.len() * 2 < self.records.len(), "a telling part of the rows are alerts");
         let mut times: BTreeMap<(i32, i64), usize> = BTreeMap::new();
@@ -387,7 +383,7 @@ impl Log {
     }
 
     /// The same of dead letters: key and value as they were, and why and whence in headers.
-    pub fn check_dead_letters(&self, seen: &[Seen], may_repeat: bool) {
+    pub(crate) fn check_dead_letters(&self, seen: &[Seen], may_repeat: bool) {
         let rejected = self.records.iter().filter(|record| matches!(record.fate, Fate::Rejected(_)));
         let expected: BTreeMap<(i32, i64), &Record> = rejected.map(|record| ((record.partition, record.offset), record)).collect();
         let mut times: BTreeMap<(i32, i64), usize> = BTreeMap::new();
@@ -408,7 +404,7 @@ impl Log {
     }
 
     /// Checks archive, alerts and dead letters. The archive has each row once, whatever happened.
-    pub fn check_all(&self, bench: &Bench, may_repeat: bool) {
+    pub(crate) fn check_all(&self, bench: &Bench, may_repeat: bool) {
         assert_eq!(bench.archive(), self.rows());
         self.check_alerts(&bench.alerts(), may_repeat);
         self.check_dead_letters(&consume_all(&bench.dead_letters), may_repeat);
@@ -420,14 +416,14 @@ fn number(seen: &Seen, header: &str) -> i64 {
 }
 
 /// Where a process serves, from its log.
-pub fn address(process: &Process) -> String {
+pub(crate) fn address(process: &Process) -> String {
     process.wait_for_log("serving /metrics");
     let line = process.log_lines().into_iter().find(|line| line["address"].is_string()).unwrap();
     line["address"].as_str().unwrap().to_owned()
 }
 
 /// Status code and body of a page; code 0 when nobody answers.
-pub fn get(address: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     let mut answer = String::new();
     let asked = TcpStream::connect(address).and_then(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -441,18 +437,18 @@ pub fn get(address: &str, path: &str) -> (u16, String) {
     (code, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
-pub fn status(address: &str) -> Value {
+pub(crate) fn status(address: &str) -> Value {
     serde_json::from_str(&get(address, "/status").1).unwrap_or_default()
 }
 
 /// All partitions that a process holds, with their published positions.
-pub fn published(status: &Value) -> BTreeMap<i64, i64> {
+pub(crate) fn published(status: &Value) -> BTreeMap<i64, i64> {
     let workers = status["workers"].as_array().into_iter().flatten();
     let partitions = workers.flat_map(|worker| worker["partitions"].as_array().into_iter().flatten());
     partitions.filter_map(|one| Some((one["partition"].as_i64()?, one["published"].as_i64()?))).collect()
 }
 
-pub fn wait_until(what: &str, process: &Process, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, process: &Process, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "{what}: not in 60 s\n{}", process.log());
@@ -461,7 +457,7 @@ pub fn wait_until(what: &str, process: &Process, mut done: impl FnMut() -> bool)
 }
 
 /// Waits until a process holds `partitions` and has published `records` of them.
-pub fn wait_until_published(process: &Process, address: &str, partitions: usize, records: usize) {
+pub(crate) fn wait_until_published(process: &Process, address: &str, partitions: usize, records: usize) {
     wait_until("all is published", process, || {
         let published = published(&status(address));
         published.len() == partitions && published.values().sum::<i64>() == records as i64
@@ -469,7 +465,7 @@ pub fn wait_until_published(process: &Process, address: &str, partitions: usize,
 }
 
 /// The first position at which each partition was taken over, from the log.
-pub fn taken_over(process: &Process) -> BTreeMap<i32, i64> {
+pub(crate) fn taken_over(process: &Process) -> BTreeMap<i32, i64> {
     let mut first = BTreeMap::new();
     for line in process.log_lines() {
         if line["message"] == "partition taken over" {
@@ -480,7 +476,7 @@ pub fn taken_over(process: &Process) -> BTreeMap<i32, i64> {
     first
 }
 
-pub fn files_below(folder: &Path) -> usize {
+pub(crate) fn files_below(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
 }

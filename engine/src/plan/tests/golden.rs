@@ -92,10 +92,11 @@ fn checks_are_conditions_on_one_row() {
             sql: sql.trim_end().to_owned(),
             place: Place { file: PathBuf::from("checks.sql"), line, column: 1 },
         }];
-        let outcome = match Plan::compile(&pipeline(vec![events], &[], &[("out", "SELECT * FROM events")]), &functions()) {
-            Ok(_) => "ok\n".to_owned(),
-            Err(problems) => lines(&problems),
-        };
+        let outcome =
+            match Plan::compile(&pipeline(vec![events], &[], &[("out", "SELECT * FROM events")]), &functions()) {
+                Ok(_) => "ok\n".to_owned(),
+                Err(problems) => lines(&problems),
+            };
         found.push_str(&format!("-- case {name}\n{outcome}"));
     }
     compare("checks.expected", &found);

@@ -13,7 +13,11 @@ fn row() -> impl Strategy<Value = Row> {
     let small = prop_oneof![Just(0), Just(1), -3i32..4, Just(i32::MAX), Just(i32::MIN)];
     let big = prop_oneof![Just(0i64), -3i64..4, Just(i64::MAX), Just(i64::MIN)];
     let float = prop_oneof![Just(0.0), -2.0..2.0f64, Just(f64::INFINITY), Just(1e300)];
-    (proptest::option::weighted(0.8, small), proptest::option::weighted(0.8, big), proptest::option::weighted(0.8, float))
+    (
+        proptest::option::weighted(0.8, small),
+        proptest::option::weighted(0.8, big),
+        proptest::option::weighted(0.8, float),
+    )
 }
 
 /// SQL numbers of some integer type. `fails`: whether they may fail on some rows.
@@ -38,7 +42,9 @@ fn integer(fails: bool) -> BoxedStrategy<String> {
         let failing = prop_oneof![
             pair.clone().prop_map(|(left, right)| format!("({left} / {right})")),
             pair.clone().prop_map(|(left, right)| format!("({left} % {right})")),
-            pair.prop_map(|(left, right)| format!("CAST(substr(CAST({left} AS VARCHAR), 1, CAST({right} AS BIGINT)) AS INT)")),
+            pair.prop_map(|(left, right)| format!(
+                "CAST(substr(CAST({left} AS VARCHAR), 1, CAST({right} AS BIGINT)) AS INT)"
+            )),
         ];
         prop_oneof![2 => safe, 1 => failing].boxed()
     })

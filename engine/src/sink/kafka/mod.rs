@@ -176,7 +176,7 @@ impl KafkaWriter {
     pub fn write(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
         self.producer.send(Outgoing { key, value, ..Outgoing::default() })?;
         // Callbacks are many to an event; there is no need to look after every record.
-        if self.producer.counts().records % 64 == 0 { self.producer.serve() } else { Ok(()) }
+        if self.producer.counts().records.is_multiple_of(64) { self.producer.serve() } else { Ok(()) }
     }
 
     /// Serves what is due: to be called now and then when records come slowly.

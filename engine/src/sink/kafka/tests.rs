@@ -1,5 +1,7 @@
 //! The Kafka sink against the embedded cluster: what comes out, and when it says that it is out.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait by the clock")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;

@@ -17,7 +17,7 @@ use super::partitions::{Partitions, Stage, Started};
 use super::Opening;
 use crate::error::{Error, Result};
 use crate::source::{SourceEvent, StartAt};
-use crate::types::{Assignment, Offset, RecordBlock};
+use crate::types::{Assignment, BytesColumn, Offset, RecordBlock};
 
 /// Records of a block at most.
 const BLOCK_RECORDS: usize = 4096;
@@ -156,7 +156,18 @@ impl Reader {
 
     /// Copies messages into one block, and puts it into the outbox.
     fn fill(&mut self) -> Result<(), Halt> {
-        let mut block = RecordBlock::default();
+        let (num_messages, num_bytes) = self.messages.size(BLOCK_BYTES);
+        if num_messages == 0 {
+            return Ok(());
+        }
+        let mut block = RecordBlock {
+            units: Vec::with_capacity(num_messages),
+            offsets: Vec::with_capacity(num_messages),
+            timestamps_ms: Vec::with_capacity(num_messages),
+            keys: BytesColumn::with_capacity(num_messages, 0),
+            values: BytesColumn::with_capacity(num_messages, num_bytes),
+            ..RecordBlock::default()
+        };
         let mut bytes = 0;
         while let Some(message) = self.messages.current() {
             if let Some(code) = message.error() {

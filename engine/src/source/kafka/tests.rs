@@ -1,6 +1,8 @@
 //! The Kafka source against the embedded cluster. What that cluster cannot do (times, transactions, deleted records, new
 //! partitions) is tested against a real broker, in `tests/suite/kafka.rs`.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait by the clock")]
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 

@@ -38,6 +38,19 @@ impl Messages {
         self.next == self.filled
     }
 
+    /// Number of the messages not yet read, and bytes of their values: those with which `bytes` are reached, at most.
+    pub(in crate::source::kafka) fn size(&self, bytes: usize) -> (usize, usize) {
+        let mut size = (0, 0);
+        for message in &self.array[self.next..self.filled] {
+            // SAFETY: as in `current`.
+            size = (size.0 + 1, size.1 + unsafe { (**message).len });
+            if size.1 >= bytes {
+                break;
+            }
+        }
+        size
+    }
+
     /// The message to be read.
     pub(in crate::source::kafka) fn current(&self) -> Option<Message<'_>> {
         // SAFETY: the pointers from `next` to `filled` are messages that librdkafka gave us and that were not destroyed; the

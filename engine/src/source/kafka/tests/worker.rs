@@ -98,6 +98,7 @@ impl Worker {
                     self.records.entry(place).or_default().push(Delivered::of(&block, index));
                 }
             }
+            SourceEvent::Rows(_) => panic!("kafka has records, not rows"),
             SourceEvent::Assigned(units) => {
                 self.events.push(format!("assigned {}", units.len()));
                 self.start(units)?;

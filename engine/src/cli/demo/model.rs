@@ -1,0 +1,77 @@
+//! The demo's model: trained from simulated history on the pipeline's own features, once, and kept.
+
+use std::path::PathBuf;
+
+use super::{DemoArguments, since};
+use crate::cli::{Environment, load, print};
+use crate::error::{Error, Result};
+use crate::model::manifest::ModelManifest;
+use crate::runtime::clock;
+
+/// A model to serve.
+pub(super) struct Ready {
+    pub(super) path: PathBuf,
+    pub(super) manifest: ModelManifest,
+}
+
+/// The kept model, if it is there and fits the SQL, or a new one.
+pub(super) fn ready(arguments: &DemoArguments, environment: &Environment) -> Result<Ready> {
+    let path = arguments.folder.join("models").join("fraud.txt");
+    if !arguments.retrain && path.exists() {
+        if let Some(manifest) = ModelManifest::read(&path)? {
+            if fits(arguments, environment, &manifest)? {
+                print(&format!("model     {} (PR-AUC {:.3} on its test rows)", path.display(), manifest.test.pr_auc));
+                return Ok(Ready { path, manifest });
+            }
+        }
+    }
+    train(arguments, environment, path)
+}
+
+#[cfg(not(feature = "lightgbm"))]
+fn fits(_: &DemoArguments, _: &Environment, _: &ModelManifest) -> Result<bool> {
+    Ok(true)
+}
+
+#[cfg(not(feature = "lightgbm"))]
+fn train(_: &DemoArguments, _: &Environment, path: PathBuf) -> Result<Ready> {
+    Err(Error::invalid(format!(
+        "there is no model at {}, and this program was built without LightGBM to train one; use `make demo`, or `cargo build --features lightgbm`",
+        path.display()
+    )))
+}
+
+#[cfg(feature = "lightgbm")]
+fn query(arguments: &DemoArguments, environment: &Environment) -> Result<crate::train::FeatureQuery> {
+    crate::train::feature_query(&load(&arguments.pipeline, environment)?, "fraud", "is_fraud", None)
+}
+
+/// Whether the model was trained on the features that the SQL has now.
+#[cfg(feature = "lightgbm")]
+fn fits(arguments: &DemoArguments, environment: &Environment, manifest: &ModelManifest) -> Result<bool> {
+    Ok(query(arguments, environment)?.features == manifest.features)
+}
+
+#[cfg(feature = "lightgbm")]
+fn train(arguments: &DemoArguments, environment: &Environment, path: PathBuf) -> Result<Ready> {
+    use crate::source::generator::write_parquet;
+    let started = clock::now();
+    let failed = |error: crate::source::generator::GeneratorError| Error::internal(format!("history cannot be made: {error}"));
+    let history = arguments.folder.join("demo-history.parquet");
+    std::fs::create_dir_all(&arguments.folder)
+        .map_err(|error| Error::unavailable(format!("{} cannot be made", arguments.folder.display())).with_source(error))?;
+    if let Err(error) = std::fs::remove_file(&history) {
+        tracing::debug!(%error, "no earlier history to remove");
+    }
+    print(&format!("history   {} days of simulated transactions", arguments.history_days));
+    let summary = write_parquet(arguments.world(), arguments.history(), &history, 2).map_err(failed)?;
+    print(&format!("model     training on {} of them", summary.rows));
+    let pipeline = load(&arguments.pipeline, environment)?;
+    let query = query(arguments, environment)?;
+    let settings = crate::train::TrainSettings { seed: arguments.seed, ..crate::train::TrainSettings::default() };
+    let source = &pipeline.sources[0].name;
+    let inputs = [crate::replay::Input { source: source.clone(), uri: history.display().to_string(), format: None }];
+    let manifest = crate::cli::train::train_to(&pipeline, environment, &inputs, &query, &settings, &path)?;
+    print(&format!("{} in {:.1} s", crate::cli::train::report(&manifest, &path), since(started)));
+    Ok(Ready { path, manifest })
+}

@@ -1,0 +1,245 @@
+//! `tidemill generate`: simulated card transactions to Kafka, Parquet or JSON lines; a range of days, or at a rate for as long
+//! as wanted.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::NaiveDate;
+
+use super::{Environment, print};
+use crate::error::{Error, Result};
+use crate::pipeline::settings::KafkaConnection;
+use crate::runtime::clock;
+use crate::sink::kafka::{KafkaAdmin, KafkaWriter};
+use crate::source::generator::{
+    DAY_MS, Drift, Fault, GeneratorError, GeneratorSettings, Imperfections, Kind, OptionalFields, Simulator, Summary, WorldKind,
+    write_jsonl, write_parquet,
+};
+
+/// Records sent without a look at the clock, at a rate.
+const PACE: Duration = Duration::from_millis(1);
+/// How long the cluster is waited for.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the last records are waited for.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("output").required(true))]
+pub(crate) struct GenerateArguments {
+    /// A file (`*.parquet`) or a new folder of Parquet files.
+    #[arg(long, group = "output")]
+    parquet: Option<PathBuf>,
+    /// A new file of JSON lines, in order of arrival.
+    #[arg(long, group = "output")]
+    jsonl: Option<PathBuf>,
+    /// A Kafka topic; created with 4 partitions if it is not there.
+    #[arg(long, group = "output")]
+    topic: Option<String>,
+    /// Brokers of the topic: host:port,...
+    #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", default_value = "localhost:9092", requires = "topic")]
+    brokers: String,
+    /// First day (UTC) of the simulated time.
+    #[arg(long, default_value = "2026-01-01")]
+    from: NaiveDate,
+    /// Days of simulated time. To a topic without --rate they are sent as fast as the broker takes them.
+    #[arg(long, default_value_t = 30)]
+    days: u32,
+    /// To a topic: live, with event times of now, so many events per second, until stopped or --count is reached.
+    #[arg(long, requires = "topic")]
+    rate: Option<f64>,
+    /// To a topic: stop after so many records.
+    #[arg(long, requires = "topic")]
+    count: Option<u64>,
+    /// Everything is derived from it.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Users; their ids start at 1000.
+    #[arg(long, default_value_t = 9000)]
+    users: u32,
+    /// Share of fraud in all events.
+    #[arg(long, default_value_t = 0.014)]
+    fraud_rate: f64,
+    /// The replaced job's producer: uniform amounts, keyed by transaction_id, stamped -5 to +50 minutes around now.
+    #[arg(long)]
+    compat: bool,
+    /// Also device_id, channel and campaign (the kind of fraud).
+    #[arg(long)]
+    all_fields: bool,
+    /// Share of records that break JSON or the schema (topic and JSON lines only, as the next four).
+    #[arg(long, default_value_t = 0.0)]
+    malformed: f64,
+    /// Share of records that come late, by two minutes in the median and an hour at most.
+    #[arg(long, default_value_t = 0.0)]
+    late: f64,
+    /// Share of records that are sent twice.
+    #[arg(long, default_value_t = 0.0)]
+    duplicates: f64,
+    /// Share of records that others overtake, by two seconds at most.
+    #[arg(long, default_value_t = 0.0)]
+    out_of_order: f64,
+    /// Share of records stamped ahead of their arrival, by two hours at most.
+    #[arg(long, default_value_t = 0.0)]
+    future: f64,
+    /// Share of the honest traffic that is at one user.
+    #[arg(long, default_value_t = 0.0)]
+    hot_user: f64,
+    /// Drift from this day of the simulated time on (0 is the first): new merchants, prices times 1.5, a new attack.
+    #[arg(long)]
+    drift_from_day: Option<u32>,
+    /// Threads that make Parquet.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+impl GenerateArguments {
+    fn from_ms(&self) -> i64 {
+        let midnight = self.from.and_time(chrono::NaiveTime::MIN);
+        midnight.and_utc().timestamp_millis()
+    }
+
+    fn range(&self) -> std::ops::Range<i64> {
+        let from = self.from_ms();
+        from..from + i64::from(self.days) * DAY_MS
+    }
+
+    fn settings(&self) -> GeneratorSettings {
+        let settings = GeneratorSettings {
+            seed: self.seed,
+            world: if self.compat { WorldKind::Compat } else { WorldKind::Credible },
+            num_users: self.users,
+            fraud_rate: self.fraud_rate,
+            hot_user_share: self.hot_user,
+            drift: self.drift_from_day.map(|day| Drift::from_day(self.from_ms() + i64::from(day) * DAY_MS)),
+            fields: if self.all_fields { OptionalFields::ALL } else { OptionalFields::default() },
+            imperfections: Imperfections {
+                malformed_share: self.malformed,
+                late_share: self.late,
+                duplicate_share: self.duplicates,
+                out_of_order_share: self.out_of_order,
+                future_share: self.future,
+                ..Imperfections::default()
+            },
+            ..GeneratorSettings::default()
+        };
+        match self.rate {
+            Some(rate) => settings.with_events_per_second(rate),
+            None => settings,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &GenerateArguments, _: &Environment) -> Result<()> {
+    let started = clock::now();
+    let settings = arguments.settings();
+    let summary = match (&arguments.parquet, &arguments.jsonl, &arguments.topic) {
+        (Some(path), _, _) => write_parquet(settings, arguments.range(), path, arguments.threads).map_err(failed)?,
+        (_, Some(path), _) => write_jsonl(settings, arguments.range(), path).map_err(failed)?,
+        (_, _, Some(topic)) => send(arguments, settings, topic)?,
+        (None, None, None) => return Err(Error::invalid("name an output: --parquet PATH, --jsonl PATH or --topic TOPIC")),
+    };
+    print(&report(&summary, started.elapsed()));
+    Ok(())
+}
+
+fn failed(error: GeneratorError) -> Error {
+    Error::invalid(error.to_string())
+}
+
+fn report(summary: &Summary, took: Duration) -> String {
+    let mut text = format!(
+        "{} records, {} of them fraud ({:.2} %), {:.1} MB, {:.1} s, {:.0} records/s",
+        summary.rows,
+        summary.frauds(),
+        100.0 * summary.frauds() as f64 / summary.rows.max(1) as f64,
+        summary.bytes as f64 / 1e6,
+        took.as_secs_f64(),
+        summary.rows as f64 / took.as_secs_f64().max(1e-9),
+    );
+    for kind in Kind::ALL {
+        let rows = summary.rows_by_kind[kind.index()];
+        if let Some(name) = kind.name().filter(|_| rows > 0) {
+            text.push_str(&format!("\n  {name}: {rows}"));
+        }
+    }
+    let faults = &summary.faults;
+    for (name, records) in [
+        ("malformed", faults.malformed),
+        ("late", faults.late),
+        ("sent twice", faults.duplicate),
+        ("out of order", faults.out_of_order),
+        ("from the future", faults.future),
+    ] {
+        if records > 0 {
+            text.push_str(&format!("\n  {name}: {records}"));
+        }
+    }
+    text
+}
+
+/// A connection to brokers without more.
+pub(super) fn plain_connection(brokers: &str) -> KafkaConnection {
+    KafkaConnection {
+        bootstrap_servers: brokers.to_owned(),
+        security_protocol: None,
+        sasl_mechanism: None,
+        sasl_username: None,
+        sasl_password: None,
+        ssl_ca_location: None,
+        ssl_certificate_location: None,
+        ssl_key_location: None,
+        options: std::collections::BTreeMap::new(),
+    }
+}
+
+fn send(arguments: &GenerateArguments, settings: GeneratorSettings, topic: &str) -> Result<Summary> {
+    let connection = plain_connection(&arguments.brokers);
+    KafkaAdmin::open(&connection)?.create_topic(topic, 4, &[])?;
+    let mut writer = KafkaWriter::open(&connection, topic, Duration::from_millis(5), CLUSTER_TIMEOUT)?;
+    let simulator = Simulator::new(settings).map_err(failed)?;
+    let count = arguments.count.unwrap_or(u64::MAX);
+    let mut summary = Summary::default();
+    if arguments.rate.is_some() {
+        let mut feed = simulator.feed(clock::wall_millis());
+        while summary.rows < count {
+            let block = feed.events(clock::wall_millis()).map_err(failed)?;
+            send_block(&mut writer, &block, count, &mut summary)?;
+            writer.serve()?;
+            std::thread::sleep(PACE);
+        }
+    } else {
+        for block in simulator.records(arguments.range()).map_err(failed)? {
+            send_block(&mut writer, &block.map_err(failed)?, count, &mut summary)?;
+            if summary.rows >= count {
+                break;
+            }
+        }
+    }
+    writer.flush(FLUSH_TIMEOUT)?;
+    Ok(summary)
+}
+
+fn send_block(
+    writer: &mut KafkaWriter,
+    block: &crate::source::generator::RecordBlock,
+    count: u64,
+    summary: &mut Summary,
+) -> Result<()> {
+    for record in block.iter() {
+        if summary.rows >= count {
+            break;
+        }
+        writer.write(Some(record.key), Some(record.value))?;
+        summary.rows += 1;
+        summary.rows_by_kind[record.kind.index()] += 1;
+        summary.bytes += (record.key.len() + record.value.len()) as u64;
+        match record.fault {
+            None => {}
+            Some(Fault::Malformed(_)) => summary.faults.malformed += 1,
+            Some(Fault::Late) => summary.faults.late += 1,
+            Some(Fault::Duplicate) => summary.faults.duplicate += 1,
+            Some(Fault::OutOfOrder) => summary.faults.out_of_order += 1,
+            Some(Fault::Future) => summary.faults.future += 1,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Replay: the plan of a run over stored rows, from their beginning to their end. Models, checks, rejections and columns are those
+//! of the run; positions, sinks and checkpoints are not touched. What is read, and in which order, depends on the names of the
+//! files alone, so the same input gives the same rows.
+
+pub(crate) mod needed;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use tokio::runtime::Runtime;
+
+use crate::checkpoint::open_store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::settings::{FileFormat, Pipeline, Place, SqlText};
+use crate::plan::Plan;
+use crate::runtime::{self, tasks};
+use crate::source::AssignmentNumbers;
+use crate::source::files::FilesInOrder;
+use crate::types::HIDDEN_COLUMNS;
+use needed::Output;
+pub(crate) use turn::Turns;
+pub use turn::{Counts, RejectedRecord};
+
+/// Stored rows that stand in for a source's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Name of the source.
+    pub source: String,
+    /// A file or a folder: a local path, `file://` or `s3://`.
+    pub uri: String,
+    /// Format of the files; `None`: as the names of the files say.
+    pub format: Option<FileFormat>,
+}
+
+/// How far a replay has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Records read.
+    pub read: u64,
+    /// Bytes of files that were begun.
+    pub bytes_begun: u64,
+    /// Bytes of all files.
+    pub bytes_total: u64,
+}
+
+/// A replay that is ready to run: models loaded, plan compiled, files listed.
+#[derive(Debug)]
+pub struct Replay {
+    io: Runtime,
+    schemas: Vec<SchemaRef>,
+    turns: Turns,
+    /// Source and its files, in the pipeline's order.
+    files: Vec<(usize, FilesInOrder)>,
+    /// Whether a rejected record is an error.
+    is_strict: bool,
+}
+
+/// All rows of a SELECT, and what became of the records.
+#[derive(Debug, Clone)]
+pub struct Selected {
+    /// The columns of the SELECT.
+    pub schema: SchemaRef,
+    /// Its rows, in the order of the input.
+    pub batches: Vec<RecordBatch>,
+    /// What was read, and what was rejected.
+    pub counts: Counts,
+}
+
+impl Replay {
+    /// Prepares a replay of all sinks of `pipeline`. Each source that they reach needs an input.
+    pub fn open(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Input]) -> Result<Replay> {
+        check_names(pipeline, inputs)?;
+        let pipeline = needed::needed(pipeline);
+        let io = tasks::io_runtime()?;
+        let (plan, _) = runtime::compile(&pipeline, env, io.handle())?;
+        let numbers = AssignmentNumbers::default();
+        let mut files = Vec::new();
+        for (index, source) in pipeline.sources.iter().enumerate() {
+            let Some(input) = inputs.iter().find(|input| input.source == source.name) else {
+                return Err(Error::invalid(format!(
+                    "source {} has no input; name its stored rows: --input {}=path/",
+                    source.name, source.name
+                )));
+            };
+            let opened = open_files(input, env, &io, &numbers);
+            files.push((index, opened.map_err(|error| error.context(format!("input of source {}", source.name)))?));
+        }
+        let schemas = (0..pipeline.sinks.len()).map(|sink| visible_schema(&plan, sink)).collect();
+        Ok(Replay { io, schemas, turns: Turns::new(&pipeline, &plan)?, files, is_strict: false })
+    }
+
+    /// Makes a rejected record an error.
+    #[must_use]
+    pub fn strict(mut self, is_strict: bool) -> Replay {
+        self.is_strict = is_strict;
+        self
+    }
+
+    /// The columns of a sink's rows, without the hidden ones.
+    #[must_use]
+    pub fn sink_schema(&self, sink: usize) -> SchemaRef {
+        self.schemas[sink].clone()
+    }
+
+    /// Reads everything: source by source in the pipeline's order, file by file in the order of names, row by row. Rows go
+    /// to `on_rows` with the index of their sink.
+    pub fn run(
+        mut self,
+        mut on_rows: impl FnMut(usize, RecordBatch) -> Result<()>,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<Counts> {
+        let waiting = |files: &[(usize, FilesInOrder)]| files.iter().map(|(_, files)| files.bytes_waiting()).sum::<u64>();
+        let bytes_total = waiting(&self.files);
+        for position in 0..self.files.len() {
+            loop {
+                let (source, files) = &mut self.files[position];
+                let Some(block) = self.io.block_on(files.next())? else { break };
+                let turn = self.turns.take(*source, block, files.units())?;
+                if let Some(rejected) = turn.rejected.first().filter(|_| self.is_strict) {
+                    return Err(Error::data(format!("rejected: {rejected}; mend the rows, or replay without --strict")));
+                }
+                for (sink, batches) in turn.outputs.into_iter().enumerate() {
+                    batches.into_iter().try_for_each(|batch| on_rows(sink, batch))?;
+                }
+                let bytes_begun = bytes_total.saturating_sub(waiting(&self.files));
+                on_progress(Progress { read: self.turns.counts().read, bytes_begun, bytes_total });
+            }
+        }
+        Ok(self.turns.counts().clone())
+    }
+}
+
+/// All rows of one SELECT over the sources and views of `pipeline`, in memory. Views, models and sources that it does not
+/// need are left alone, so features can be selected before there is a model.
+pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Input], sql: &str) -> Result<Selected> {
+    check_names(pipeline, inputs)?;
+    let place = Place { file: PathBuf::from("select"), line: 1, column: 1 };
+    let output = Output { name: "rows".to_owned(), select: SqlText { sql: sql.to_owned(), place } };
+    let pipeline = needed::with_outputs(pipeline, vec![output], &BTreeSet::new());
+    let inputs: Vec<Input> =
+        inputs.iter().filter(|input| pipeline.sources.iter().any(|source| source.name == input.source)).cloned().collect();
+    let replay = Replay::open(&pipeline, env, &inputs)?;
+    let schema = replay.sink_schema(0);
+    let mut batches = Vec::new();
+    let counts = replay.run(
+        |_, batch| {
+            batches.push(batch);
+            Ok(())
+        },
+        |_| {},
+    )?;
+    Ok(Selected { schema, batches, counts })
+}
+
+/// Sources that do not exist, or that have two inputs.
+fn check_names(pipeline: &Pipeline, inputs: &[Input]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for input in inputs {
+        if !pipeline.sources.iter().any(|source| source.name == input.source) {
+            let names: Vec<&str> = pipeline.sources.iter().map(|source| source.name.as_str()).collect();
+            return Err(Error::invalid(format!(
+                "no source is named `{}`; sources of this pipeline: {}",
+                input.source,
+                names.join(", ")
+            )));
+        }
+        if !seen.insert(&input.source) {
+            return Err(Error::invalid(format!("source {} has two inputs; put the files into one folder", input.source)));
+        }
+    }
+    Ok(())
+}
+
+fn visible_schema(plan: &Plan, sink: usize) -> SchemaRef {
+    let schema = plan.sink_schema(sink);
+    let num_visible = schema.fields().len().saturating_sub(HIDDEN_COLUMNS.len());
+    Schema::new(schema.fields()[..num_visible].to_vec()).into()
+}
+
+fn open_files(
+    input: &Input,
+    env: &BTreeMap<String, String>,
+    io: &Runtime,
+    numbers: &AssignmentNumbers,
+) -> Result<FilesInOrder> {
+    let lookup = |name: &str| env.get(name).cloned();
+    let (store, path) = open_store(&input.uri, &lookup)?;
+    let open = |format| io.block_on(FilesInOrder::open(&input.source, store.clone(), &path, format, numbers));
+    if let Some(format) = input.format.or_else(|| format_of_name(&input.uri)) {
+        return open(format);
+    }
+    let found = |opened: Result<FilesInOrder>| match opened {
+        Ok(files) => Ok(Some(files)),
+        Err(error) if error.kind() == ErrorKind::Invalid => Ok(None),
+        Err(error) => Err(error),
+    };
+    match (found(open(FileFormat::Parquet))?, found(open(FileFormat::JsonLines))?) {
+        (Some(files), None) | (None, Some(files)) => Ok(files),
+        (Some(_), Some(_)) => Err(Error::invalid(format!(
+            "{} can be read as Parquet and as JSON lines; say which: --input-format parquet or jsonl",
+            input.uri
+        ))),
+        (None, None) => Err(Error::invalid(format!(
+            "no stored rows at {}: expected a file, or a folder with files that end in .parquet, .jsonl, .ndjson or .json",
+            input.uri
+        ))),
+    }
+}
+
+fn format_of_name(uri: &str) -> Option<FileFormat> {
+    let ends = |extensions: &[&str]| extensions.iter().any(|extension| uri.ends_with(extension));
+    if ends(&[".parquet"]) {
+        Some(FileFormat::Parquet)
+    } else if ends(&[".jsonl", ".ndjson", ".json"]) {
+        Some(FileFormat::JsonLines)
+    } else {
+        None
+    }
+}
