@@ -74,10 +74,10 @@ struct Shared {
     stores: Stores,
     folder: Folder,
     pipeline_id: String,
-    /// (source, topic) of the units that had manifests when the path was opened.
-    topics: BTreeSet<(Arc<str>, Arc<str>)>,
     /// Where sinks stage files: (the sink's folder, whose they are).
     staging: Mutex<Vec<(Folder, String)>>,
+    /// (source, topic) of the units that had manifests when the path was opened.
+    topics: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 impl Checkpoints {
@@ -118,8 +118,8 @@ impl Checkpoints {
                 stores: stores.clone(),
                 folder,
                 pipeline_id,
-                topics,
                 staging: Mutex::default(),
+                topics,
             }),
         })
     }

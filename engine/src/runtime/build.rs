@@ -203,7 +203,13 @@ fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_work
     }
 }
 
-fn open_sink(connector: &SinkConnector, shared: &Shared, name: &str, rows: Rows, timeout: Duration) -> Result<Box<dyn Sink>> {
+fn open_sink(
+    connector: &SinkConnector,
+    shared: &Shared,
+    name: &str,
+    rows: Rows,
+    timeout: Duration,
+) -> Result<Box<dyn Sink>> {
     match (connector, rows) {
         (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
         (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
