@@ -99,7 +99,6 @@ impl Worker {
                     self.records.entry(place).or_default().push(Delivered::of(&block, index));
                 }
             }
-            SourceEvent::Rows(_) => unreachable!("a topic has no columns"),
             SourceEvent::Assigned(units) => {
                 self.events.push(format!("assigned {}", units.len()));
                 self.start(units)?;
