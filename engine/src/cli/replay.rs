@@ -72,7 +72,8 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     let replay = Replay::open(&pipeline, environment, &inputs)?.strict(arguments.strict);
     let mut files = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
-        let create = || OutputFile::create(&arguments.output, &sink.name, arguments.format.into(), replay.sink_schema(index));
+        let create =
+            || OutputFile::create(&arguments.output, &sink.name, arguments.format.into(), replay.sink_schema(index));
         files.push(if selected[index] { Some(create()?) } else { None });
     }
     let bar = progress_bar();

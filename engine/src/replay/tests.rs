@@ -185,11 +185,17 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
     assert_eq!((counts.read, seen), (records.len() as u64, records.len() as u64));
     assert_eq!(counts.rows, [run.num_rows() as u64]);
     let counted = summary.counts();
-    assert_eq!((counts.read, counts.accepted, counts.num_rejected()), (counted.read, counted.decoded, counted.rejected));
+    assert_eq!(
+        (counts.read, counts.accepted, counts.num_rejected()),
+        (counted.read, counted.decoded, counted.rejected)
+    );
     for reason in [Reason::NotJson, Reason::MissingColumn, Reason::SqlError] {
         assert!(counts.rejected.contains_key(&("transactions".to_owned(), reason)), "{:?}", counts.rejected);
     }
-    assert_eq!(counts.first_rejected[0].to_string(), "transactions/events.jsonl/0, offset 2: sql_error (division by zero in sink out)");
+    assert_eq!(
+        counts.first_rejected[0].to_string(),
+        "transactions/events.jsonl/0, offset 2: sql_error (division by zero in sink out)"
+    );
 }
 
 #[test]
