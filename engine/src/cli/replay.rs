@@ -1,7 +1,6 @@
 //! `tidemill replay`: a pipeline over stored rows, each sink's rows into one file. Connects to no broker, and touches neither
 //! checkpoints nor the pipeline's own sinks.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -73,7 +72,8 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     let replay = Replay::open(&pipeline, environment, &inputs)?.strict(arguments.strict);
     let mut files = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
-        let create = || OutputFile::create(&arguments.output, &sink.name, arguments.format.into(), replay.sink_schema(index));
+        let create =
+            || OutputFile::create(&arguments.output, &sink.name, arguments.format.into(), replay.sink_schema(index));
         files.push(if selected[index] { Some(create()?) } else { None });
     }
     let bar = progress_bar();
@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     }
     let mut text = String::new();
     for (sink, rows, path) in written {
-        let _ = writeln!(text, "{sink}: {} rows in {}", HumanCount(rows), path.display());
+        text.push_str(&format!("{sink}: {} rows in {}\n", HumanCount(rows), path.display()));
     }
     text.push_str(&summary(&counts, started.elapsed()));
     print(text.trim_end());
@@ -143,12 +143,12 @@ fn summary(counts: &Counts, elapsed: Duration) -> String {
 pub(super) fn rejections(counts: &Counts) -> String {
     let mut text = String::new();
     for ((source, reason), number) in &counts.rejected {
-        let _ = writeln!(text, "rejected from {source}: {} {reason}", HumanCount(*number));
+        text.push_str(&format!("rejected from {source}: {} {reason}\n", HumanCount(*number)));
     }
     if !counts.first_rejected.is_empty() {
         text.push_str("the first:\n");
         for rejected in &counts.first_rejected {
-            let _ = writeln!(text, "  {rejected}");
+            text.push_str(&format!("  {rejected}\n"));
         }
     }
     text

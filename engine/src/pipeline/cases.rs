@@ -121,13 +121,16 @@ impl CaseFile {
         let start = |message: String| {
             Problems::only(Problem::new(Place { file: path.to_path_buf(), line: 1, column: 1 }, message))
         };
-        let text = std::fs::read_to_string(path).map_err(|error| start(format!("cannot read the file of cases: {error}")))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| start(format!("cannot read the file of cases: {error}")))?;
         if text.trim().is_empty() {
             return Err(start("the file is empty: expected `pipeline` and `cases`".to_string()));
         }
         let (document, mut problems) = yaml::parse(path, &text, env);
         let Some(document) = document else {
-            return Err(Problems::new(problems).unwrap_or_else(|| start("the file could not be understood".to_string())));
+            return Err(
+                Problems::new(problems).unwrap_or_else(|| start("the file could not be understood".to_string()))
+            );
         };
         let mut reader = Reader { document: &document, reasons, findings: Vec::new() };
         let file = reader.file(path);
@@ -179,7 +182,10 @@ impl<'a> Reader<'a> {
     fn case(&mut self, node: &'a Node) -> Case {
         let keys = ["name", "input", "expect", "rejected", "unordered", "tolerance"];
         self.check_keys(node, "of a case", &keys, &["name", "input"]);
-        if node.entry("expect").is_none() && node.entry("rejected").is_none() && matches!(node.content, Content::Mapping(_)) {
+        if node.entry("expect").is_none()
+            && node.entry("rejected").is_none()
+            && matches!(node.content, Content::Mapping(_))
+        {
             let help = "add `expect` with rows, or `rejected` with records".to_string();
             self.refuse(node.spot, "the case expects nothing", help);
         }
@@ -258,7 +264,11 @@ impl<'a> Reader<'a> {
     fn check_keys(&mut self, node: &Node, owner: &str, valid: &[&str], required: &[&str]) {
         let Content::Mapping(entries) = &node.content else {
             if !matches!(node.content, Content::Unusable) {
-                self.refuse(node.spot, "expected a mapping", format!("write `key: value` entries; keys: {}", list(valid.iter().copied())));
+                self.refuse(
+                    node.spot,
+                    "expected a mapping",
+                    format!("write `key: value` entries; keys: {}", list(valid.iter().copied())),
+                );
             }
             return;
         };

@@ -61,7 +61,8 @@ pub fn run_cases(file: &CaseFile, pipeline: &Pipeline, env: &BTreeMap<String, St
 fn unknown<'a>(place: &Place, what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
     let known: Vec<&str> = known.collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Problem::new(place.clone(), format!("the pipeline has no {what} named `{name}`")).with_help(format!("there are: {known}"))
+    Problem::new(place.clone(), format!("the pipeline has no {what} named `{name}`"))
+        .with_help(format!("there are: {known}"))
 }
 
 fn check_names(case: &Case, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
@@ -108,9 +109,8 @@ pub(super) fn all_columns(table: &str, place: &Place) -> SqlText {
 
 /// What is not as expected.
 fn run_case(case: &Case, pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<Vec<String>> {
-    let output = |expected: &ExpectedRows| {
-        Some(Output { name: expected.table.clone(), select: select_of(pipeline, expected)? })
-    };
+    let output =
+        |expected: &ExpectedRows| Some(Output { name: expected.table.clone(), select: select_of(pipeline, expected)? });
     let outputs = case.expect.iter().filter_map(output).collect();
     let sources: BTreeSet<String> = case.inputs.iter().map(|input| input.source.clone()).collect();
     let pipeline = with_outputs(pipeline, outputs, &sources);
@@ -132,7 +132,8 @@ fn run_case(case: &Case, pipeline: &Pipeline, env: &BTreeMap<String, String>, io
     let mut failures = compare_rejections(case, &rejected);
     for (index, expected) in case.expect.iter().enumerate() {
         let rows = concat_batches(&visible_schema(&plan, index), &found[index]);
-        let rows = rows.map_err(|error| Error::internal("rows of one output differ in their columns").with_source(error))?;
+        let rows =
+            rows.map_err(|error| Error::internal("rows of one output differ in their columns").with_source(error))?;
         failures.extend(compare(expected, &rows, case.is_unordered, case.tolerance));
     }
     Ok(failures)
@@ -163,8 +164,10 @@ fn compare_rejections(case: &Case, found: &[RejectedRecord]) -> Vec<String> {
         let source = expected.source.as_deref().unwrap_or(only);
         expected_ones.insert((source, expected.record));
         let place = &expected.place;
-        let what = format!("{place}: record {} of {source}: expected to be rejected for {}", expected.record, expected.reason);
-        let is_it = |rejected: &&RejectedRecord| *rejected.unit.source == *source && number(rejected) == expected.record;
+        let what =
+            format!("{place}: record {} of {source}: expected to be rejected for {}", expected.record, expected.reason);
+        let is_it =
+            |rejected: &&RejectedRecord| *rejected.unit.source == *source && number(rejected) == expected.record;
         match found.iter().find(is_it) {
             None => failures.push(format!("{what}, but it was accepted")),
             Some(rejected) if rejected.reason.as_str() != expected.reason => {
@@ -176,7 +179,10 @@ fn compare_rejections(case: &Case, found: &[RejectedRecord]) -> Vec<String> {
     for rejected in found {
         let (source, record) = (&*rejected.unit.source, number(rejected));
         if !expected_ones.contains(&(source, record)) {
-            failures.push(format!("record {record} of {source}: expected to be accepted, but rejected for {}", why(rejected)));
+            failures.push(format!(
+                "record {record} of {source}: expected to be accepted, but rejected for {}",
+                why(rejected)
+            ));
         }
     }
     failures

@@ -46,7 +46,8 @@ impl Comparison<'_> {
                 if let Some(found) = self.difference(value, index) {
                     let (place, column, number) = (&value.place, &value.column, index + 1);
                     let wanted = shown(value.text.as_deref());
-                    differences.push(format!("{place}: {table} row {number}, {column}: expected {wanted}, found {found}"));
+                    differences
+                        .push(format!("{place}: {table} row {number}, {column}: expected {wanted}, found {found}"));
                 }
             }
         }
@@ -68,13 +69,15 @@ impl Comparison<'_> {
         for (index, row) in self.expected.rows.iter().enumerate() {
             if !partners.contains(&Some(index)) {
                 let place = &row.place;
-                differences.push(format!("{place}: {table}: expected a row {}, found none that is left", self.wanted(row)));
+                differences
+                    .push(format!("{place}: {table}: expected a row {}, found none that is left", self.wanted(row)));
             }
         }
         for (index, partner) in partners.iter().enumerate() {
             if partner.is_none() {
                 let (place, number) = (&self.expected.place, index + 1);
-                differences.push(format!("{place}: {table} row {number}: expected no such row, found {}", self.row(index)));
+                differences
+                    .push(format!("{place}: {table} row {number}: expected no such row, found {}", self.row(index)));
             }
         }
         differences
@@ -126,7 +129,8 @@ impl Comparison<'_> {
 
     /// A row that was found: the columns that the case speaks of, or all when it speaks of none.
     fn row(&self, index: usize) -> String {
-        let is_named = |name: &str| self.expected.rows.iter().flat_map(|row| &row.values).any(|value| value.column == name);
+        let is_named =
+            |name: &str| self.expected.rows.iter().flat_map(|row| &row.values).any(|value| value.column == name);
         let schema = self.found.schema();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let shows_all = !names.iter().any(|name| is_named(name));
@@ -179,13 +183,17 @@ fn micros(text: &str) -> Option<i64> {
         return Some(time.timestamp_micros());
     }
     let forms = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"];
-    forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok()).map(|time| time.and_utc().timestamp_micros())
+    forms
+        .iter()
+        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
+        .map(|time| time.and_utc().timestamp_micros())
 }
 
 /// Sign and digits of a number without exponent, such that equal numbers are equal here.
 fn digits(text: &str) -> Option<(bool, String, String)> {
     let is_negative = text.starts_with('-');
-    let (whole, fraction) = text.strip_prefix('-').unwrap_or(text).split_once('.').unwrap_or((text.trim_start_matches('-'), ""));
+    let (whole, fraction) =
+        text.strip_prefix('-').unwrap_or(text).split_once('.').unwrap_or((text.trim_start_matches('-'), ""));
     let is_number = !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
     let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
     let is_zero = whole.is_empty() && fraction.is_empty();
@@ -236,7 +244,8 @@ mod tests {
             ("d", Some("12.5")),
             ("t", Some("2023-11-14T23:13:20+01:00")),
         ];
-        let second: &[(&str, Option<&str>)] = &[("n", None), ("x", Some("NaN")), ("d", Some("0")), ("t", Some("2023-11-14 22:13:20"))];
+        let second: &[(&str, Option<&str>)] =
+            &[("n", None), ("x", Some("NaN")), ("d", Some("0")), ("t", Some("2023-11-14 22:13:20"))];
         assert_eq!(compare(&expected(&[same, second]), &found(), false, 0.0), Vec::<String>::new());
         for (column, text) in [("id", "8"), ("n", "3"), ("x", "0.3"), ("d", "12.51"), ("t", "2023-11-14T22:13:21Z")] {
             let differences = compare(&expected(&[&[(column, Some(text))], &[]]), &found(), false, 0.0);

@@ -13,7 +13,9 @@ use super::needed::{Output, with_outputs};
 use super::turn::{Counts, Turns};
 use super::visible_schema;
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{self, DataLossPolicy, Pipeline, Place, SourceConnector, SqlText, StartPosition, Until};
+use crate::pipeline::settings::{
+    self, DataLossPolicy, Pipeline, Place, SourceConnector, SqlText, StartPosition, Until,
+};
 use crate::runtime::{self, Alone, clock, tasks};
 use crate::source::files::FileBlock;
 use crate::source::{Source, SourceEvent, StartAt, Waker};
@@ -71,10 +73,19 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
         if is_near_end {
             starts = near_end(&source, &alone, settings.num_rows, deadline)?;
         }
-        feeds.push(Feed { source: alone.open(&source)?, starts, units: Units::default(), is_assigned: false, has_ended: false });
+        feeds.push(Feed {
+            source: alone.open(&source)?,
+            starts,
+            units: Units::default(),
+            is_assigned: false,
+            has_ended: false,
+        });
     }
-    let mut reading =
-        Reading { turns: Turns::new(&pipeline, &plan)?, tables: vec![Vec::new(); pipeline.sinks.len()], num_rows: settings.num_rows };
+    let mut reading = Reading {
+        turns: Turns::new(&pipeline, &plan)?,
+        tables: vec![Vec::new(); pipeline.sinks.len()],
+        num_rows: settings.num_rows,
+    };
     let outcome = read(&mut feeds, &mut reading, &wake, deadline);
     for feed in &mut feeds {
         if let Err(error) = feed.source.close(CLOSE_WAIT) {
@@ -82,13 +93,32 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
         }
     }
     outcome?;
+    if let Some(index) = feeds.iter().position(|feed| !feed.is_assigned) {
+        return Err(unanswered(&pipeline.sources[index], settings.timeout));
+    }
     let mut tables = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
         let rows = concat_batches(&visible_schema(&plan, index), &reading.tables[index]);
-        let rows = rows.map_err(|error| Error::internal("rows of one table differ in their columns").with_source(error))?;
+        let rows =
+            rows.map_err(|error| Error::internal("rows of one table differ in their columns").with_source(error))?;
         tables.push((sink.name.clone(), rows.slice(0, rows.num_rows().min(settings.num_rows))));
     }
     Ok(Preview { tables, counts: reading.turns.counts().clone() })
+}
+
+/// No partition was ever named: not the same as a topic without records.
+fn unanswered(source: &settings::Source, timeout: Duration) -> Error {
+    let place = match &source.connector {
+        SourceConnector::Kafka(kafka) => {
+            format!("topic {} at {}", kafka.topics.join(", "), kafka.connection.bootstrap_servers)
+        }
+        SourceConnector::Files(files) => files.path.clone(),
+        SourceConnector::Generator(_) => "the simulator".to_owned(),
+    };
+    Error::unavailable(format!(
+        "source {}: {place} did not answer within {timeout:?}; is it there, and can it be reached? a longer --timeout may help",
+        source.name
+    ))
 }
 
 /// The SELECT behind each table.
@@ -202,7 +232,8 @@ fn read(
 fn begin(feed: &mut Feed, units: Vec<(Assignment, StateUnit)>) -> Result<()> {
     let mut starts = Vec::with_capacity(units.len());
     for (assignment, unit) in units {
-        starts.push((assignment, feed.starts.get(&unit).map_or(StartAt::Configured, |offset| StartAt::Stored(*offset))));
+        starts
+            .push((assignment, feed.starts.get(&unit).map_or(StartAt::Configured, |offset| StartAt::Stored(*offset))));
         feed.units.insert(assignment, unit);
     }
     feed.source.start(&starts)?;

@@ -15,6 +15,7 @@ use super::output::OutputFile;
 use super::*;
 use crate::decode::Reason;
 use crate::pipeline::CaseFile;
+use crate::pipeline::settings::{KafkaConnection, SourceConnector};
 use crate::sink::kafka::KafkaWriter;
 use crate::source::generator::{GeneratorSettings, Simulator};
 use crate::source::kafka::embedded::EmbeddedKafka;
@@ -77,7 +78,7 @@ fn read_parquet(path: &Path) -> Vec<RecordBatch> {
 fn features_are_bit_equal_from_json_lines_and_from_parquet_and_need_no_model() {
     let temp = tempfile::tempdir().unwrap();
     let lines = temp.path().join("events.jsonl");
-    let records = transactions(40);
+    let records = transactions(60);
     assert!(records.len() > 8_500, "{} records are more than one block", records.len());
     write_lines(&lines, records.iter().map(Vec::as_slice));
     let (pipeline, none) = (fraud(&[]), BTreeMap::new());
@@ -184,11 +185,17 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
     assert_eq!((counts.read, seen), (records.len() as u64, records.len() as u64));
     assert_eq!(counts.rows, [run.num_rows() as u64]);
     let counted = summary.counts();
-    assert_eq!((counts.read, counts.accepted, counts.num_rejected()), (counted.read, counted.decoded, counted.rejected));
+    assert_eq!(
+        (counts.read, counts.accepted, counts.num_rejected()),
+        (counted.read, counted.decoded, counted.rejected)
+    );
     for reason in [Reason::NotJson, Reason::MissingColumn, Reason::SqlError] {
         assert!(counts.rejected.contains_key(&("transactions".to_owned(), reason)), "{:?}", counts.rejected);
     }
-    assert_eq!(counts.first_rejected[0].to_string(), "transactions/events.jsonl/0, offset 3: not_json");
+    assert_eq!(
+        counts.first_rejected[0].to_string(),
+        "transactions/events.jsonl/0, offset 2: sql_error (division by zero in sink out)"
+    );
 }
 
 #[test]
@@ -256,7 +263,7 @@ fn a_preview_of_a_topic_shows_late_records_and_leaves_no_trace() {
     let kafka = EmbeddedKafka::start().unwrap();
     kafka.create_topic("t", 1).unwrap();
     let pipeline = fraud(&[("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap_servers()), ("KAFKA_TOPIC", "t")]);
-    let SourceConnectorOfTest(connection) = connection(&pipeline);
+    let connection = connection(&pipeline);
     let mut writer = KafkaWriter::open(&connection, "t", Duration::ZERO, Duration::from_secs(20)).unwrap();
     let records = transactions(5);
     for record in &records {
@@ -271,7 +278,6 @@ fn a_preview_of_a_topic_shows_late_records_and_leaves_no_trace() {
     assert_eq!(seen.tables[0].1.num_columns(), 23);
     assert!(seen.counts.read <= 300, "{} were read, which is more than the end", seen.counts.read);
 
-    // No row of this source is in the view, so the preview reads to the end and says what it met there.
     let all = preview(&pipeline, &BTreeMap::new(), &preview_settings(100, &["transactions"])).unwrap();
     assert_eq!(all.tables[0].1.num_rows(), 100);
     let settings = PreviewSettings { from_start: true, ..preview_settings(100_000, &["transactions"]) };
@@ -283,11 +289,18 @@ fn a_preview_of_a_topic_shows_late_records_and_leaves_no_trace() {
     assert_eq!(Some(first), written["user_id"].as_i64());
 }
 
-struct SourceConnectorOfTest(crate::pipeline::settings::KafkaConnection);
+#[test]
+fn a_preview_of_a_broker_that_does_not_answer_says_so() {
+    let pipeline = fraud(&[("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1"), ("KAFKA_TOPIC", "t")]);
+    let settings = PreviewSettings { timeout: Duration::from_millis(300), ..preview_settings(3, &["features"]) };
+    let error = preview(&pipeline, &BTreeMap::new(), &settings).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("127.0.0.1:1"), "{error}");
+}
 
-fn connection(pipeline: &Pipeline) -> SourceConnectorOfTest {
+fn connection(pipeline: &Pipeline) -> KafkaConnection {
     match &pipeline.sources[0].connector {
-        crate::pipeline::settings::SourceConnector::Kafka(kafka) => SourceConnectorOfTest(kafka.connection.clone()),
+        SourceConnector::Kafka(kafka) => kafka.connection.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -360,7 +373,7 @@ cases:
         "a.test.yaml:15:9: record 1 of transactions: expected to be rejected for not_json, but it was accepted\n\
          a.test.yaml:16:9: record 4 of transactions: expected to be rejected for wrong_type, found fractional_number (user_id)\n\
          record 3 of transactions: expected to be accepted, but rejected for sql_error (division by zero in sink features)\n\
-         a.test.yaml:13:34: features row 1, f0: expected 10.5, found 10.0\n\
+         a.test.yaml:13:36: features row 1, f0: expected 10.5, found 10.0\n\
          a.test.yaml:12:7: features row 2: expected no row, found {transaction_id: b, f0: 20.0, f3: 12}"
     );
 }
