@@ -125,7 +125,16 @@ pub(crate) fn worker(
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
     for (number, source) in pipeline.sources.iter().enumerate() {
-        let opened = open_source(source, shared, index, pipeline.run.workers, waker.clone())?;
+        let seat = Seat {
+            membership: Membership::Group,
+            numbers: &shared.numbers,
+            io: &shared.io,
+            env: &shared.env,
+            worker: index,
+            num_workers: pipeline.run.workers,
+            waker: waker.clone(),
+        };
+        let opened = open_source(source, seat)?;
         feeds.push(Feed { source: opened, pending: Vec::new(), has_ended: false, is_assigned: false });
         lanes.push(SourceLane {
             name: source.name.clone(),
@@ -178,28 +187,60 @@ pub(crate) fn worker(
     })
 }
 
-fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_workers: usize, waker: Waker) -> Result<Box<dyn Source>> {
+/// Whose source it is.
+struct Seat<'a> {
+    membership: Membership,
+    numbers: &'a AssignmentNumbers,
+    io: &'a Handle,
+    env: &'a BTreeMap<String, String>,
+    worker: usize,
+    num_workers: usize,
+    waker: Waker,
+}
+
+fn open_source(source: &SourceSettings, seat: Seat<'_>) -> Result<Box<dyn Source>> {
+    let Seat { membership, numbers, io, env, worker, num_workers, waker } = seat;
     match &source.connector {
         SourceConnector::Kafka(settings) => {
             let opening = Opening {
                 source: source.name.as_str().into(),
                 settings: settings.clone(),
-                membership: Membership::Group,
+                membership,
                 max_record_bytes: source.max_record_bytes,
-                numbers: shared.numbers.clone(),
+                numbers: numbers.clone(),
                 waker,
             };
             Ok(Box::new(KafkaSource::open(opening)?))
         }
         SourceConnector::Files(settings) => {
-            let lookup = |name: &str| shared.env.get(name).cloned();
+            let lookup = |name: &str| env.get(name).cloned();
             let (store, path) = crate::checkpoint::open_store(&settings.path, &lookup)?;
             let location = FilesLocation { source_name: source.name.clone(), store, path, format: settings.format, worker, num_workers };
-            Ok(Box::new(FilesSource::new(location, &shared.numbers, shared.io.clone(), waker)?))
+            Ok(Box::new(FilesSource::new(location, numbers, io.clone(), waker)?))
         }
         SourceConnector::Generator(settings) => {
-            Ok(Box::new(GeneratedSource::new(&source.name, settings, worker, &shared.numbers, Box::new(clock::monotonic()))?))
+            Ok(Box::new(GeneratedSource::new(&source.name, settings, worker, numbers, Box::new(clock::monotonic()))?))
         }
+    }
+}
+
+/// Opens sources for one reader that shares them with nobody and leaves no trace.
+pub(crate) struct Alone<'a> {
+    numbers: AssignmentNumbers,
+    io: &'a Handle,
+    env: &'a BTreeMap<String, String>,
+    waker: Waker,
+}
+
+impl<'a> Alone<'a> {
+    pub(crate) fn new(env: &'a BTreeMap<String, String>, io: &'a Handle, waker: Waker) -> Alone<'a> {
+        Alone { numbers: AssignmentNumbers::default(), io, env, waker }
+    }
+
+    pub(crate) fn open(&self, source: &SourceSettings) -> Result<Box<dyn Source>> {
+        let (numbers, io, env) = (&self.numbers, self.io, self.env);
+        let waker = self.waker.clone();
+        open_source(source, Seat { membership: Membership::Alone, numbers, io, env, worker: 0, num_workers: 1, waker })
     }
 }
 

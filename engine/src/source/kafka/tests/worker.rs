@@ -91,6 +91,7 @@ impl Worker {
     pub(super) fn step(&mut self) -> Result<bool> {
         let Some(event) = self.source.next_event()? else { return Ok(false) };
         match event {
+            SourceEvent::Rows(_) => panic!("Kafka gives records"),
             SourceEvent::Records(block) => {
                 for index in 0..block.len() {
                     let unit = &self.units[&Assignment(block.units[index])];
@@ -98,7 +99,6 @@ impl Worker {
                     self.records.entry(place).or_default().push(Delivered::of(&block, index));
                 }
             }
-            SourceEvent::Rows(_) => panic!("kafka has records, not rows"),
             SourceEvent::Assigned(units) => {
                 self.events.push(format!("assigned {}", units.len()));
                 self.start(units)?;
