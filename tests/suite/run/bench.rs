@@ -427,7 +427,7 @@ impl Log {
     }
 }
 
-fn number(seen: &Seen, header: &str) -> i64 {
+pub(crate) fn number(seen: &Seen, header: &str) -> i64 {
     String::from_utf8_lossy(&seen.headers[header]).parse().unwrap()
 }
 
