@@ -31,7 +31,8 @@ pub(crate) fn unique(name: &str) -> String {
 }
 
 pub(crate) fn make_topic(topic: &str, partitions: i32) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let results = futures::executor::block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
     for result in results {
@@ -65,7 +66,10 @@ pub(crate) fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &
             let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
             match producer.send(record) {
                 Ok(()) => break,
-                Err((rdkafka::error::KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull), _)) => {
+                Err((
+                    rdkafka::error::KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull),
+                    _,
+                )) => {
                     producer.poll(Duration::from_millis(10));
                 }
                 Err((error, _)) => panic!("{error}"),
@@ -125,7 +129,12 @@ pub(crate) fn consume_all(topic: &str) -> Vec<Seen> {
                 value: message.payload().map(<[u8]>::to_vec),
                 headers: message
                     .headers()
-                    .map(|headers| headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect())
+                    .map(|headers| {
+                        headers
+                            .iter()
+                            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+                            .collect()
+                    })
                     .unwrap_or_default(),
             }),
         }

@@ -48,7 +48,8 @@ fn too_many_rejected_records_end_with_65() {
     let bench = Bench::new(1);
     let mut log = Log::new(&bench, 1);
     log.append(0..2_000);
-    let ended = bench.start(&File { source: vec!["max_rejection_rate: 0.02", "rejection_window: 500"], ..bench.file() }).wait();
+    let ended =
+        bench.start(&File { source: vec!["max_rejection_rate: 0.02", "rejection_window: 500"], ..bench.file() }).wait();
     assert_eq!(ended.code, Some(65), "{}", ended.log);
     assert!(ended.log.contains("max_rejection_rate"), "{}", ended.log);
     bench.run(&bench.file());
@@ -58,8 +59,14 @@ fn too_many_rejected_records_end_with_65() {
 #[test]
 fn a_source_that_cannot_be_reached_is_waited_for_and_sigterm_ends_the_wait() {
     let bench = Bench::new(1);
-    let file =
-        File { broker: "127.0.0.1:1".to_owned(), has_alerts: false, has_dead_letters: false, until: "forever", http: "127.0.0.1:0", ..bench.file() };
+    let file = File {
+        broker: "127.0.0.1:1".to_owned(),
+        has_alerts: false,
+        has_dead_letters: false,
+        until: "forever",
+        http: "127.0.0.1:0",
+        ..bench.file()
+    };
     let mut process = bench.start(&file);
     let address = address(&process);
     process.wait_for_log("no kafka broker can be reached");
@@ -80,8 +87,8 @@ fn a_sink_that_cannot_be_reached_ends_with_75_and_a_signal_ends_the_wait_before(
     let ended = bench.start(&file).wait();
     assert_eq!(ended.code, Some(75), "{}", ended.log);
     assert!(ended.log.contains("does not answer"), "{}", ended.log);
-    let process = bench.start(&file);
-    process.wait_for_log("no kafka broker can be reached");
+    let process = bench.start(&File { stop_timeout: "60s", ..file });
+    process.wait_for_log("Connection refused");
     assert_eq!(process.terminate().code, Some(0));
 }
 
@@ -105,9 +112,13 @@ fn contents_of_records_are_in_no_log_line_and_no_error() {
         let name = bench.write(&File { has_dead_letters, ..bench.file() });
         let ended = bench.start_with(&["--log", "trace", "run", &name]).wait();
         assert_eq!(ended.code, Some(code), "{}", ended.log);
-        assert!(ended.log.contains("\"TRACE\"") || ended.log.contains("\"DEBUG\""), "all is to be logged here");
+        assert!(ended.log.contains("partition taken over"), "{}", ended.log);
         for output in [&ended.log, &ended.stdout] {
-            assert!(!output.contains(CANARY), "{}", output.lines().find(|line| line.contains(CANARY)).unwrap_or_default());
+            assert!(
+                !output.contains(CANARY),
+                "{}",
+                output.lines().find(|line| line.contains(CANARY)).unwrap_or_default()
+            );
         }
     }
     let letters = crate::harness::consume_all(&bench.dead_letters);

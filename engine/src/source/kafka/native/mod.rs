@@ -12,8 +12,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
@@ -73,10 +72,18 @@ pub(super) struct ClientError {
 pub(super) struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
     errors: Mutex<Vec<ClientError>>,
-    closing: AtomicBool,
+    /// Held while a waiting call is woken: librdkafka's close waits in the same queue, and a wake-up ends it half done, after
+    /// which destroying the client waits for ever.
+    closing: Mutex<bool>,
 }
 
 impl ClientContext for Callbacks {}
+
+impl Callbacks {
+    fn closing(&self) -> MutexGuard<'_, bool> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 fn taken<T>(queue: &Mutex<Vec<T>>) -> Vec<T> {
     std::mem::take(&mut *queue.lock().unwrap_or_else(PoisonError::into_inner))
@@ -94,7 +101,7 @@ unsafe extern "C" fn on_rebalance(
 ) {
     // SAFETY: `opaque` is the context that `Client::new` installed, alive as long as the client that calls us.
     let callbacks = unsafe { &*opaque.cast::<Callbacks>() };
-    if callbacks.closing.load(Ordering::Acquire) {
+    if *callbacks.closing() {
         // Nobody answers any more: give everything back, otherwise the close would wait for ever.
         // SAFETY: `client` is the live client that calls us; null means "no partition".
         unsafe { sys::rd_kafka_assign(client, ptr::null()) };
@@ -120,6 +127,9 @@ unsafe extern "C" fn on_error(client: *mut RDKafka, error: c_int, reason: *const
     let reason = unsafe { text(reason) };
     let code = RespErr::try_from(error).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from);
     put(&callbacks.errors, ClientError { code, reason });
+    if *callbacks.closing() {
+        return;
+    }
     // SAFETY: `client` is live.
     unsafe { end_waiting(client) };
 }
@@ -316,10 +326,13 @@ impl Consumer {
         unsafe { messages.set_filled(taken) };
     }
 
-    /// Ends a [`Consumer::consume`] that waits, or the next one.
+    /// Ends a [`Consumer::consume`] that waits, or the next one; never a close.
     pub(super) fn wake(&self) {
-        // SAFETY: the queue is live.
-        unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) };
+        let closing = self.client.context().closing();
+        if !*closing {
+            // SAFETY: the queue is live.
+            unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) };
+        }
     }
 
     /// Begins to fetch partitions, each at its offset. With no entry: says that an assignment was heard.
@@ -384,7 +397,7 @@ impl Consumer {
     /// Leaves the group and stops fetching. Waits for it. Revocations heard before must have been answered;
     /// those that come now are answered by giving everything back.
     pub(super) fn close(&self) -> KafkaResult<()> {
-        self.client.context().closing.store(true, Ordering::Release);
+        *self.client.context().closing() = true;
         // SAFETY: the client is live; callbacks run inside this call and see `closing`.
         checked(unsafe { sys::rd_kafka_consumer_close(self.ptr()) })
     }
@@ -392,7 +405,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.client.context().closing.store(true, Ordering::Release);
+        *self.client.context().closing() = true;
         // SAFETY: our reference to the queue, given back once, before the client goes (fields are dropped after this).
         unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
