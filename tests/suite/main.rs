@@ -5,4 +5,5 @@ mod checkpoint;
 mod files_source;
 mod harness;
 mod kafka;
+mod run;
 mod tidy;

@@ -11,7 +11,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::checkpoint::finish::{CommitPermit, finish_files};
 use crate::checkpoint::layout::{
-    PIPELINE_FILE, manifest_name, manifest_path, manifests_folder, parse_manifest_name, staging_folder,
+    PIPELINE_FILE, UNITS_FOLDER, manifest_name, manifest_path, manifests_folder, parse_manifest_name, parse_manifest_path,
+    staging_folder,
 };
 use crate::checkpoint::manifest::{
     MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, PipelineFile, WriterIdentity,
@@ -75,6 +76,8 @@ struct Shared {
     pipeline_id: String,
     /// Where sinks stage files: (the sink's folder, whose they are).
     staging: Mutex<Vec<(Folder, String)>>,
+    /// (source, topic) of the units that had manifests when the path was opened.
+    topics: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 impl Checkpoints {
@@ -106,6 +109,9 @@ impl Checkpoints {
                 there.id
             }
         };
+        let listed = folder.list(UNITS_FOLDER).await?;
+        let units = listed.iter().filter_map(|object| parse_manifest_path(&object.name)).map(|(unit, _)| unit);
+        let topics = units.map(|unit| (unit.source, unit.topic)).collect();
         Ok(Checkpoints {
             shared: Arc::new(Shared {
                 settings,
@@ -113,8 +119,18 @@ impl Checkpoints {
                 folder,
                 pipeline_id,
                 staging: Mutex::default(),
+                topics,
             }),
         })
+    }
+
+    /// Whether a unit that `writer` claimed was never claimed before, though its topic's others were when the path was
+    /// opened: a partition that was added. It starts at its beginning, whatever the settings say of a first start. Looked
+    /// at when the path is opened, so that the workers of a first start, side by side, do not take each other's for old.
+    #[must_use]
+    pub fn is_added(&self, writer: &UnitWriter) -> bool {
+        let unit = writer.unit();
+        writer.generation() == Generation::FIRST && self.shared.topics.contains(&(unit.source.clone(), unit.topic.clone()))
     }
 
     /// The stores that files are finished in.

@@ -284,7 +284,7 @@ async fn a_checkpoint_is_not_published_before_the_files_of_the_last_one_are_fini
     // I5: as often as one likes.
     writer.finish(&published).await.unwrap();
     assert_eq!(visible(&store).await, up_to(10));
-    writer.publish(&progress(20, vec![])).await.unwrap();
+    let _ = writer.publish(&progress(20, vec![])).await.unwrap();
 }
 
 #[tokio::test]

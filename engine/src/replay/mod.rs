@@ -2,7 +2,11 @@
 //! of the run; positions, sinks and checkpoints are not touched. What is read, and in which order, depends on the names of the
 //! files alone, so the same input gives the same rows.
 
+mod cases;
+mod compare;
 pub(crate) mod needed;
+pub(crate) mod output;
+mod preview;
 mod turn;
 
 #[cfg(test)]
@@ -24,7 +28,9 @@ use crate::source::AssignmentNumbers;
 use crate::source::files::FilesInOrder;
 use crate::types::HIDDEN_COLUMNS;
 use needed::Output;
-pub(crate) use turn::Turns;
+pub use cases::{CaseOutcome, run_cases};
+pub use preview::{Preview, PreviewSettings, preview};
+use turn::Turns;
 pub use turn::{Counts, RejectedRecord};
 
 /// Stored rows that stand in for a source's records.

@@ -76,6 +76,8 @@ pub(crate) struct Driver {
     pub(crate) latency: Latency,
     /// Reused between epochs: (milliseconds, records) of runs of equal latency.
     latency_runs: Vec<(u64, u64)>,
+    /// Records and microseconds of the last epoch.
+    pub(crate) last_epoch: (u64, u64),
 }
 
 /// What a source read: records, or rows of a source that has columns already.
@@ -123,6 +125,7 @@ impl Driver {
             metrics,
             latency,
             latency_runs: Vec::new(),
+            last_epoch: (0, 0),
         }
     }
 
@@ -178,7 +181,9 @@ impl Driver {
         self.epoch = self.epoch.next();
         self.metrics.epochs.increment(1);
         self.metrics.epoch_rows.record(num_records as f64);
-        self.metrics.epoch_duration.record(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.metrics.epoch_duration.record(took.as_secs_f64());
+        self.last_epoch = (num_records as u64, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         Ok(())
     }
 
