@@ -13,7 +13,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use futures::executor::block_on;
 use tidemill::decode::{Decoder, table_schema};
-use tidemill::plan::Graph;
+use tidemill::pipeline::settings::Pipeline;
+use tidemill::plan::{Graph, Plan};
 use tidemill::runtime;
 use tidemill::types::{Assignment, RecordBlock, StateUnit, Units};
 use tidemill_udfs::functions::score_arrays;
@@ -56,14 +57,14 @@ impl Parts {
 }
 
 /// The transactions as blocks of four partitions, each a run, as a Kafka source hands them over.
-fn blocks() -> Vec<RecordBlock> {
-    let made = transactions(ROWS * BLOCKS);
+pub(crate) fn blocks(rows: usize) -> Vec<RecordBlock> {
+    let made = transactions(rows * BLOCKS);
     let mut records = made.iter().flat_map(|block| block.iter());
     let mut blocks = Vec::new();
     for number in 0..BLOCKS {
         let mut block = RecordBlock::default();
-        for (row, record) in records.by_ref().take(ROWS).enumerate() {
-            let run = ROWS / PARTITIONS;
+        for (row, record) in records.by_ref().take(rows).enumerate() {
+            let run = rows.div_ceil(PARTITIONS);
             block.units.push(u32::try_from(row / run).unwrap());
             block.offsets.push(i64::try_from(number * run + row % run).unwrap());
             block.timestamps_ms.push(record.arrival_ms);
@@ -114,7 +115,7 @@ fn bulk(schema: &arrow::datatypes::SchemaRef, bytes: &[u8]) -> RecordBatch {
 }
 
 /// The path: decode, then features, score and filter, as the driver calls them.
-struct Path {
+pub(crate) struct Path {
     decoder: Decoder,
     graph: Graph,
     units: Units,
@@ -122,13 +123,20 @@ struct Path {
 }
 
 impl Path {
+    pub(crate) fn new(pipeline: &Pipeline, plan: &Plan) -> Path {
+        let source = &pipeline.sources[0];
+        let decoder = Decoder::new(source, plan.checks(0)).unwrap();
+        Path { decoder, graph: plan.instantiate().unwrap(), units: units(&source.name), alerts: 0 }
+    }
+
     /// CPU time per row of decode and of the rest.
-    fn run(&mut self, block: &RecordBlock) -> [f64; 2] {
+    pub(crate) fn run(&mut self, block: &RecordBlock) -> [f64; 2] {
+        let rows = block.len();
         let mut decoded = None;
-        let decode = nanos_a_row(THREAD, ROWS, || decoded = Some(self.decoder.decode(black_box(block), &self.units).unwrap()));
+        let decode = nanos_a_row(THREAD, rows, || decoded = Some(self.decoder.decode(black_box(block), &self.units).unwrap()));
         let decoded = decoded.unwrap();
-        assert_eq!(decoded.batch.num_rows(), ROWS, "the simulator's records are all good");
-        let graph = nanos_a_row(THREAD, ROWS, || {
+        assert_eq!(decoded.batch.num_rows(), rows, "the simulator's records are all good");
+        let graph = nanos_a_row(THREAD, rows, || {
             let output = black_box(self.graph.run(vec![(0, decoded.batch)]).unwrap());
             self.alerts += output.sinks[0].iter().map(RecordBatch::num_rows).sum::<usize>();
         });
@@ -141,13 +149,11 @@ pub(crate) fn measure(environment: &Environment, rounds: usize) -> Parts {
     let pipeline = pipeline(std::path::Path::new(PIPELINE), environment);
     let io = runtime::tasks::io_runtime().unwrap();
     let (plan, models) = runtime::compile(&pipeline, environment, io.handle()).unwrap();
-    let source = &pipeline.sources[0];
-    let decoder = Decoder::new(source, plan.checks(0)).unwrap();
-    let mut path = Path { decoder, graph: plan.instantiate().unwrap(), units: units(&source.name), alerts: 0 };
+    let mut path = Path::new(&pipeline, &plan);
     let model = models.slot("fraud").unwrap().current();
     assert_eq!(model.model.num_trees(), 200);
-    let schema = table_schema(source);
-    let blocks = blocks();
+    let schema = table_schema(&pipeline.sources[0]);
+    let blocks = blocks(ROWS);
     let sqls: Vec<BareSql> = blocks.iter().map(|block| BareSql::new(&bulk(&schema, block.values.as_parts().0))).collect();
     let features: Vec<Vec<ArrayRef>> = sqls.iter().map(|sql| feature_arrays(&sql.run(), model.model.feature_names())).collect();
     let mut times: [Vec<f64>; 5] = Default::default();
