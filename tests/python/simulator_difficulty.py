@@ -2,7 +2,7 @@
 """How hard is the simulator's world? Shows the area under the precision-recall curve (PR-AUC) by feature set.
 
     python3 -m venv VENV && VENV/bin/pip install lightgbm numpy pandas pyarrow scikit-learn
-    VENV/bin/python tests/simulator_difficulty.py DATA.parquet
+    VENV/bin/python tests/python/simulator_difficulty.py DATA.parquet
 
 DATA is a file or a folder of Parquet from the generator, with the optional fields device_id and campaign: 60 days of the default
 world (9000 users) are about 1.2 million rows. Days are split by time: 35 train, 10 validation (it stops the training), 15 test.
