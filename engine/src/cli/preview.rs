@@ -43,7 +43,8 @@ pub(crate) fn run(arguments: &PreviewArguments, environment: &Environment) -> Re
         print(&format!("{name}: {} rows\n{table}", rows.num_rows()));
     }
     let counts = &preview.counts;
-    let none = if counts.read == 0 { "; nothing came in time: a longer --timeout may help" } else { "" };
+    let none =
+        if counts.read == 0 { "; nothing came in time: a longer --timeout, or --from-start, may help" } else { "" };
     let (read, accepted, rejected) = (counts.read, counts.accepted, counts.num_rejected());
     let text = format!("{read} records read, {accepted} accepted, {rejected} rejected{none}\n{}", rejections(counts));
     print(text.trim_end());

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &TestArguments, environment: &Environment) -> Resul
             }
         }
     }
-    let verdict = format!("{}, {num_failed} failed", number(num_cases, "case"));
+    let verdict = format!("{} cases in {} files, {num_failed} failed", num_cases, files.len());
     match broken {
         Some(kind) => Err(Error::new(kind, format!("{verdict}; some files cannot be run"))),
         None if num_failed > 0 => Err(Error::data(verdict)),
@@ -47,10 +47,6 @@ pub(crate) fn run(arguments: &TestArguments, environment: &Environment) -> Resul
             Ok(())
         }
     }
-}
-
-fn number(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn run_file(file: &Path, environment: &Environment) -> Result<Vec<CaseOutcome>> {
