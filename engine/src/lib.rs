@@ -1,3 +1,5 @@
+//! The engine: a library and the `tidemill` binary.
+//!
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod checkpoint;

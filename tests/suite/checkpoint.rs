@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray as _, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use object_store::ObjectStore;
@@ -22,14 +22,16 @@ use tidemill::checkpoint::inspect::{Inspector, diff, parse_unit, render_diff, re
 use tidemill::checkpoint::store::{Created, check_conditional_create};
 use tidemill::checkpoint::testing::{Fault, FaultStore};
 use tidemill::checkpoint::{
-    CheckpointSettings, Checkpoints, Folder, ManifestNumber, Progress, Recovery, RetryPolicy, SinkProgress, Stores, UnitWriter,
+    CheckpointSettings, Checkpoints, Folder, ManifestNumber, Progress, Recovery, RetryPolicy, SinkProgress, Stores,
+    UnitWriter,
 };
 use tidemill::pipeline::settings::ParquetSink as ParquetSettings;
-use tidemill::sink::parquet::{ParquetParts, ParquetSink, sweep_staged};
+use tidemill::sink::parquet::{ParquetParts, ParquetSink};
 use tidemill::sink::{PrepareRequest, PreparedUnit, Sink};
 use tidemill::types::{Assignment, Epoch, EventTime, Offset, StateUnit, Units, Watermark, hidden_fields};
 
-const RETRY: RetryPolicy = RetryPolicy { attempts_max: 8, first_wait: Duration::from_millis(5), wait_max: Duration::from_millis(100) };
+const RETRY: RetryPolicy =
+    RetryPolicy { attempts_max: 8, first_wait: Duration::from_millis(5), wait_max: Duration::from_millis(100) };
 
 /// Where a test keeps its checkpoint and its lake.
 struct Place {
@@ -51,20 +53,31 @@ impl Place {
     fn on_disk() -> Place {
         let folder = tempfile::tempdir().unwrap();
         let uri = |name: &str| format!("file://{}", folder.path().join(name).to_str().unwrap());
-        Place { stores: Stores::new(|_| None), checkpoints: uri("check points"), lake: uri("lake"), _folder: Some(folder) }
+        Place {
+            stores: Stores::new(|_| None),
+            checkpoints: uri("check points"),
+            lake: uri("lake"),
+            _folder: Some(folder),
+        }
     }
 
-    /// A new prefix on the S3 server of this run, if there is one.
-    #[expect(clippy::disallowed_methods, reason = "the addresses of the test servers come by the environment")]
-    fn on_s3() -> Option<Place> {
-        let bucket = std::env::var("TIDEMILL_TEST_S3_BUCKET").ok()?;
-        let endpoint = std::env::var("TIDEMILL_TEST_S3_ENDPOINT").ok()?;
-        let stores = Stores::new(move |name| match name {
-            "AWS_ENDPOINT_URL" => Some(endpoint.clone()),
-            _ => std::env::var(name).ok(),
+    /// A new prefix on the S3 server of this run. `change` may replace what the environment says.
+    fn on_s3(change: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Place {
+        let environment: BTreeMap<String, String> = std::env::vars().collect();
+        let variable = |name: &str| {
+            environment
+                .get(name)
+                .cloned()
+                .unwrap_or_else(|| panic!("this test needs a real S3 server: run `make test`, or set {name}"))
+        };
+        let (bucket, endpoint) = (variable("TIDEMILL_TEST_S3_BUCKET"), variable("TIDEMILL_TEST_S3_ENDPOINT"));
+        let stores = Stores::new(move |name| match (change(name), name) {
+            (Some(changed), _) => Some(changed),
+            (None, "AWS_ENDPOINT_URL") => Some(endpoint.clone()),
+            (None, _) => environment.get(name).cloned(),
         });
         let uri = |name: &str| format!("s3://{bucket}/{}/{name}", uuid::Uuid::new_v4());
-        Some(Place { stores, checkpoints: uri("checkpoints"), lake: uri("lake"), _folder: None })
+        Place { stores, checkpoints: uri("checkpoints"), lake: uri("lake"), _folder: None }
     }
 
     async fn open(&self) -> tidemill::Result<Checkpoints> {
@@ -104,7 +117,8 @@ async fn conforms(folder: &Folder) {
     for round in 0..5 {
         let name = format!("race/{round}");
         let results = futures::future::join_all(texts.iter().map(|text| folder.create(&name, text, 100, &RETRY))).await;
-        let winners: Vec<_> = results.iter().zip(&texts).filter(|(result, _)| matches!(result, Ok(Created::Ours))).collect();
+        let winners: Vec<_> =
+            results.iter().zip(&texts).filter(|(result, _)| matches!(result, Ok(Created::Ours))).collect();
         assert_eq!(winners.len(), 1, "{results:?}");
         assert_eq!(folder.read(&name, 100).await.unwrap().as_ref(), Some(winners[0].1));
     }
@@ -212,13 +226,13 @@ impl Run {
         };
         let ticks = std::sync::atomic::AtomicU64::new(0);
         let clock = move || Duration::from_secs(ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / 4);
-        let parts =
-            ParquetParts { folder: place.lake(), owner: owner.clone(), runtime: Handle::current(), clock: Arc::new(clock) };
-        let mut run = Run { rng, sink: ParquetSink::new(&settings, parts), units: Units::default(), readers: Vec::new() };
+        checkpoints.register_staging(&place.lake(), &owner);
+        let parts = ParquetParts { folder: place.lake(), owner, runtime: Handle::current(), clock: Arc::new(clock) };
+        let sink = ParquetSink::new(&settings, parts).with_retry(RETRY);
+        let mut run = Run { rng, sink, units: Units::default(), readers: Vec::new() };
         for (index, log) in (0..).zip(logs) {
             let (assignment, unit) = (Assignment(index), unit(index as i32));
             let (writer, recovery) = checkpoints.claim(&unit).await?;
-            sweep_staged(&place.lake(), &owner, &unit).await?;
             let (next, position) = match recovery {
                 Recovery::Fresh => (Offset::ZERO, Offset::ZERO),
                 Recovery::Resume(resume) => {
@@ -259,7 +273,8 @@ impl Run {
 
     async fn checkpoint(&mut self, close: bool) -> tidemill::Result<()> {
         let due = |reader: &&mut Reader| reader.writer.published().is_none_or(|published| reader.next >= published);
-        let upto = self.readers.iter_mut().filter(due).map(|reader| (reader.assignment, reader.next, reader.unit.clone()));
+        let upto =
+            self.readers.iter_mut().filter(due).map(|reader| (reader.assignment, reader.next, reader.unit.clone()));
         let upto: Vec<_> = upto.collect();
         let close = if close { upto.iter().map(|entry| entry.0).collect() } else { Vec::new() };
         self.sink.begin_prepare(PrepareRequest { upto, close })?;
@@ -331,7 +346,12 @@ async fn visible(lake: &Folder, num_units: usize) -> Vec<Vec<(i64, i64)>> {
 }
 
 /// Runs and kills until all is read. `store_for_life` gives each life its view of the place.
-async fn lives(seed: u64, num_records: usize, mut place_for_life: impl FnMut(&mut Xoshiro256PlusPlus, bool) -> Option<Place>, place: &Place) {
+async fn lives(
+    seed: u64,
+    num_records: usize,
+    mut place_for_life: impl FnMut(&mut Xoshiro256PlusPlus, bool) -> Option<Place>,
+    place: &Place,
+) {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let logs: Vec<Log> = (0..2).map(|_| Log::random(&mut rng, num_records)).collect();
     let expected: Vec<_> = logs.iter().map(Log::rows).collect();
@@ -345,13 +365,20 @@ async fn lives(seed: u64, num_records: usize, mut place_for_life: impl FnMut(&mu
         match Run::start(run_place, &logs, rng.random()).await {
             Ok(run) => match run.work(num_epochs).await {
                 Ok(done) => is_done = done,
-                Err(error) => assert!(!is_last && error.kind() == ErrorKind::Unavailable, "seed {seed}, life {life}: {error}"),
+                Err(error) => {
+                    assert!(!is_last && error.kind() == ErrorKind::Unavailable, "seed {seed}, life {life}: {error}")
+                }
             },
-            Err(error) => assert!(!is_last && error.kind() == ErrorKind::Unavailable, "seed {seed}, life {life}: {error}"),
+            Err(error) => {
+                assert!(!is_last && error.kind() == ErrorKind::Unavailable, "seed {seed}, life {life}: {error}")
+            }
         }
         let rows = visible(&place.lake(), logs.len()).await;
         for (unit, (rows, expected)) in rows.iter().zip(&expected).enumerate() {
-            assert!(expected.starts_with(rows), "seed {seed}, life {life}, unit {unit}: not what was read, each row once");
+            assert!(
+                expected.starts_with(rows),
+                "seed {seed}, life {life}, unit {unit}: not what was read, each row once"
+            );
         }
         if is_done {
             assert!(rows == expected, "seed {seed}: rows are missing at the end");
@@ -367,7 +394,12 @@ async fn runs_well(place: &Place, num_lives: u64, num_records: usize) {
     conforms(&place.stores.open(&format!("{}-conformance", place.lake)).unwrap_or_else(|_| place.lake())).await;
     for seed in 0..num_lives {
         let own = |uri: &str| format!("{uri}-{seed}");
-        let place = Place { stores: place.stores.clone(), checkpoints: own(&place.checkpoints), lake: own(&place.lake), _folder: None };
+        let place = Place {
+            stores: place.stores.clone(),
+            checkpoints: own(&place.checkpoints),
+            lake: own(&place.lake),
+            _folder: None,
+        };
         lives(seed, num_records, |_, _| None, &place).await;
     }
 }
@@ -399,18 +431,25 @@ async fn a_local_disk_conforms_and_rows_come_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_conforms_and_rows_come_once() {
-    // Without a server there is nothing to test: `make test` starts one.
-    let Some(place) = Place::on_s3() else { return };
-    runs_well(&place, 4, 200).await;
+    runs_well(&Place::on_s3(|_| None), 4, 200).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_that_does_not_exist_or_a_wrong_key_is_said_at_start() {
-    let Some(place) = Place::on_s3() else { return };
-    let missing = Place { checkpoints: "s3://tidemill-no-such-bucket/c".into(), ..place };
-    let error = missing.open().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-    assert!(error.to_string().contains("s3://tidemill-no-such-bucket/c"), "{error}");
+#[tokio::test]
+async fn a_bucket_that_does_not_exist_a_wrong_key_and_a_server_that_is_away_are_told_apart() {
+    let missing = Place { checkpoints: "s3://tidemill-no-such-bucket/c".into(), ..Place::on_s3(|_| None) };
+    let refused = Place::on_s3(|name| (name == "AWS_SECRET_ACCESS_KEY").then(|| "not-the-secret".to_owned()));
+    // Nobody listens on port 1.
+    let away = Place::on_s3(|name| (name == "AWS_ENDPOINT_URL").then(|| "http://127.0.0.1:1".to_owned()));
+    for (place, kind, part) in [
+        (missing, ErrorKind::Invalid, "does the bucket exist?"),
+        (refused, ErrorKind::Invalid, "the store refuses these credentials"),
+        (away, ErrorKind::Unavailable, "cannot create"),
+    ] {
+        let error = place.open().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(part) && error.to_string().contains(&place.checkpoints), "{error}");
+        assert!(!error.to_string().contains("not-the-secret"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -426,14 +465,20 @@ async fn a_checkpoint_is_listed_shown_and_compared() {
     let units = inspector.list().await.unwrap();
     assert_eq!(units.iter().map(|summary| summary.unit.clone()).collect::<Vec<_>>(), [unit(0), unit(1)]);
     let text = render_list(inspector.pipeline(), &units);
-    assert!(text.starts_with("pipeline fraud (2 state units)\nunit  ") && text.contains("transactions/cards/of today/1"), "{text}");
+    assert!(
+        text.starts_with("pipeline fraud (2 state units)\nunit  ") && text.contains("transactions/cards/of today/1"),
+        "{text}"
+    );
 
     let unit = parse_unit("transactions/cards/of today/1").unwrap();
     let newest = inspector.show(&unit, None).await.unwrap();
     let before = inspector.show(&unit, ManifestNumber::new(newest.number.get() - 1)).await.unwrap();
     let text = render_manifest(&newest);
     let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    assert_eq!((line("kind"), line("generation"), line("sink archive: position")), (Some("release"), Some("1"), line("offset")));
+    assert_eq!(
+        (line("kind"), line("generation"), line("sink archive: position")),
+        (Some("release"), Some("1"), line("offset"))
+    );
     let text = render_diff(&diff(&before, &newest));
     assert!(text.contains("checkpoint") && text.contains("release") && !text.contains("generation"), "{text}");
     assert_eq!(render_diff(&diff(&newest, &newest)), "no difference\n");

@@ -16,7 +16,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 /// Address of the real broker.
-pub fn broker() -> String {
+pub(crate) fn broker() -> String {
     std::env::vars().find(|(name, _)| name == "TIDEMILL_TEST_KAFKA").map_or_else(
         || panic!("these tests need a real broker: run `make test`, or set TIDEMILL_TEST_KAFKA=host:port"),
         |(_, value)| value,
@@ -24,14 +24,15 @@ pub fn broker() -> String {
 }
 
 /// A name that no other test of this run, and no earlier run, has.
-pub fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let id = uuid::Uuid::new_v4().simple().to_string();
     format!("{name}-{}-{}", &id[..8], NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-pub fn make_topic(topic: &str, partitions: i32) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
+pub(crate) fn make_topic(topic: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let results = futures::executor::block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
     for result in results {
@@ -51,10 +52,12 @@ pub fn make_topic(topic: &str, partitions: i32) {
 }
 
 /// Produces `(partition, key, value)` and waits for all acknowledgements.
-pub fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &'a str, &'a [u8])>) {
+pub(crate) fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &'a str, &'a [u8])>) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", broker())
         .set("linger.ms", "5")
+        // No record twice: tests count them.
+        .set("enable.idempotence", "true")
         .set("message.max.bytes", "20000000")
         .create()
         .unwrap();
@@ -63,7 +66,10 @@ pub fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &'a str,
             let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
             match producer.send(record) {
                 Ok(()) => break,
-                Err((rdkafka::error::KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull), _)) => {
+                Err((
+                    rdkafka::error::KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull),
+                    _,
+                )) => {
                     producer.poll(Duration::from_millis(10));
                 }
                 Err((error, _)) => panic!("{error}"),
@@ -76,22 +82,22 @@ pub fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &'a str,
 
 /// A record as a test looks at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub partition: i32,
-    pub offset: i64,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
-    pub headers: BTreeMap<String, Vec<u8>>,
+pub(crate) struct Seen {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: BTreeMap<String, Vec<u8>>,
 }
 
 impl Seen {
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(self.value.as_deref().unwrap_or_default()).unwrap()
     }
 }
 
 /// Everything in a topic, up to its end now.
-pub fn consume_all(topic: &str) -> Vec<Seen> {
+pub(crate) fn consume_all(topic: &str) -> Vec<Seen> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker())
         .set("group.id", unique("reader"))
@@ -123,7 +129,12 @@ pub fn consume_all(topic: &str) -> Vec<Seen> {
                 value: message.payload().map(<[u8]>::to_vec),
                 headers: message
                     .headers()
-                    .map(|headers| headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect())
+                    .map(|headers| {
+                        headers
+                            .iter()
+                            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+                            .collect()
+                    })
                     .unwrap_or_default(),
             }),
         }
@@ -132,21 +143,21 @@ pub fn consume_all(topic: &str) -> Vec<Seen> {
 }
 
 /// A process of the binary under test.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 /// How a process ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub log: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) log: String,
 }
 
 impl Process {
-    pub fn start(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+    pub(crate) fn start(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let log = folder.join(format!("{}.log", unique("tidemill")));
         let child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
             .args(arguments)
@@ -161,12 +172,12 @@ impl Process {
         Process { child, log }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
     /// Waits until the log has a line with `text`.
-    pub fn wait_for_log(&self, text: &str) {
+    pub(crate) fn wait_for_log(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.log().contains(text) {
             assert!(Instant::now() < deadline, "{text:?} did not appear in the log:\n{}", self.log());
@@ -174,21 +185,30 @@ impl Process {
         }
     }
 
+    /// The log's lines, as objects; the last words to a person are none.
+    pub(crate) fn log_lines(&self) -> Vec<serde_json::Value> {
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// kill -9.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM, and waits for the end.
-    pub fn terminate(self) -> Ended {
+    pub(crate) fn terminate(self) -> Ended {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         self.wait()
     }
 
     /// Waits for the end.
-    pub fn wait(mut self) -> Ended {
+    pub(crate) fn wait(mut self) -> Ended {
         let deadline = Instant::now() + Duration::from_secs(180);
         let mut stdout = String::new();
         let mut pipe = self.child.stdout.take().unwrap();
@@ -210,7 +230,15 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    /// A test that failed leaves no process behind.
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 /// Runs the binary to its end.
-pub fn tidemill(folder: &Path, arguments: &[&str]) -> Ended {
+pub(crate) fn tidemill(folder: &Path, arguments: &[&str]) -> Ended {
     Process::start(folder, arguments, &[]).wait()
 }

@@ -1,8 +1,11 @@
 //! The one integration binary. Everything here runs against real parts: a Kafka broker and an S3 server that `make test`
 //! starts, and the `tidemill` binary itself.
 
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail loudly, and wait by the wall clock")]
+
 mod checkpoint;
 mod files_source;
 mod harness;
 mod kafka;
+mod run;
 mod tidy;

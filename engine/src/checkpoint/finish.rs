@@ -50,7 +50,9 @@ async fn finish_file(stores: &Stores, file: &StagedFile) -> Result<()> {
             FileDecision::Compare => return drop_copy(&folder, file).await,
             FileDecision::Foreign => return Err(foreign(&folder, file)),
             FileDecision::Lost if named.is_none() && staged.is_none() => {}
-            FileDecision::Lost => return Err(lost(&folder, file, "the staged file has another size than the manifest says")),
+            FileDecision::Lost => {
+                return Err(lost(&folder, file, "the staged file has another size than the manifest says"));
+            }
         }
     }
     // The first look at the staged name may have come after another writer's rename, that at the final name before it.

@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use chrono::{DateTime, SecondsFormat};
 
 use crate::checkpoint::layout::{PIPELINE_FILE, UNITS_FOLDER, manifest_path, parse_manifest_path};
-use crate::checkpoint::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PipelineFile, Predecessor};
+use crate::checkpoint::manifest::{
+    MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PipelineFile, Predecessor,
+};
 use crate::checkpoint::store::{Folder, Stores};
 use crate::error::{Error, Result};
 use crate::types::{StateUnit, Watermark};
@@ -48,7 +50,9 @@ pub fn parse_unit(text: &str) -> Result<StateUnit> {
         Some(StateUnit { source: source.into(), topic: topic.into(), partition: partition.parse().ok()? })
     };
     parse().ok_or_else(|| {
-        Error::invalid(format!("`{text}` is not a state unit: expected `source/topic/partition`, such as `transactions/cards/0`"))
+        Error::invalid(format!(
+            "`{text}` is not a state unit: expected `source/topic/partition`, such as `transactions/cards/0`"
+        ))
     })
 }
 
@@ -108,7 +112,8 @@ impl Inspector {
     async fn newest(&self, unit: &StateUnit) -> Result<ManifestNumber> {
         let folder = crate::checkpoint::layout::manifests_folder(unit);
         let listed = self.folder.list(&folder).await?;
-        let newest = listed.iter().filter_map(|object| parse_manifest_path(&object.name)).map(|(_, number)| number).max();
+        let newest =
+            listed.iter().filter_map(|object| parse_manifest_path(&object.name)).map(|(_, number)| number).max();
         newest.ok_or_else(|| {
             Error::invalid(format!("the checkpoint has no state unit {unit}: `checkpoint list` shows which there are"))
         })
@@ -132,14 +137,18 @@ pub fn fields(manifest: &Manifest) -> Vec<(String, String)> {
         add(&format!("sink {name}: position"), sink.position.to_string());
         add(&format!("sink {name}: watermark"), watermark(sink.watermark));
         for file in &sink.files {
-            let text = format!("{} rows, {} bytes, offsets {}, staged as {}", file.rows, file.bytes, file.range, file.staged);
+            let text =
+                format!("{} rows, {} bytes, offsets {}, staged as {}", file.rows, file.bytes, file.range, file.staged);
             add(&format!("sink {name}: file {}/{}", file.folder, file.name), text);
         }
     }
     for (name, model) in &manifest.models {
         add(&format!("model {name}"), format!("{} (sha256 {})", model.version, model.sha256));
     }
-    add("sql fingerprint", if manifest.sql_fingerprint.is_empty() { "none".into() } else { manifest.sql_fingerprint.clone() });
+    add(
+        "sql fingerprint",
+        if manifest.sql_fingerprint.is_empty() { "none".into() } else { manifest.sql_fingerprint.clone() },
+    );
     add("written at", manifest.written_at.clone());
     add("written by", manifest.writer.to_string());
     fields
@@ -167,7 +176,9 @@ fn watermark(watermark: Watermark) -> String {
 #[must_use]
 pub fn diff(before: &Manifest, after: &Manifest) -> Vec<Difference> {
     let (before, after) = (fields(before), fields(after));
-    let find = |fields: &[(String, String)], name: &str| fields.iter().find(|field| field.0 == name).map(|field| field.1.clone());
+    let find = |fields: &[(String, String)], name: &str| {
+        fields.iter().find(|field| field.0 == name).map(|field| field.1.clone())
+    };
     let mut differences = Vec::new();
     for (field, value) in &before {
         let new = find(&after, field);
@@ -186,7 +197,9 @@ pub fn diff(before: &Manifest, after: &Manifest) -> Vec<Difference> {
 /// A table of all units.
 #[must_use]
 pub fn render_list(pipeline: &PipelineFile, units: &[UnitSummary]) -> String {
-    let mut rows = vec![["unit", "manifests", "newest", "kind", "generation", "offset", "watermark", "written at"].map(str::to_owned)];
+    let mut rows = vec![
+        ["unit", "manifests", "newest", "kind", "generation", "offset", "watermark", "written at"].map(str::to_owned),
+    ];
     let mut problems = String::new();
     for summary in units {
         let number = summary.numbers.last().map_or_else(String::new, ToString::to_string);
@@ -209,7 +222,12 @@ pub fn render_list(pipeline: &PipelineFile, units: &[UnitSummary]) -> String {
         });
     }
     let width = units.len();
-    format!("pipeline {} ({width} state {})\n{}{problems}", pipeline.name, if width == 1 { "unit" } else { "units" }, table(&rows))
+    format!(
+        "pipeline {} ({width} state {})\n{}{problems}",
+        pipeline.name,
+        if width == 1 { "unit" } else { "units" },
+        table(&rows)
+    )
 }
 
 /// A manifest, field by field.
@@ -227,13 +245,18 @@ pub fn render_diff(differences: &[Difference]) -> String {
     let mut rows = vec![["field", "before", "after"].map(str::to_owned)];
     let absent = || "-".to_owned();
     rows.extend(differences.iter().map(|difference| {
-        [difference.field.clone(), difference.before.clone().unwrap_or_else(absent), difference.after.clone().unwrap_or_else(absent)]
+        [
+            difference.field.clone(),
+            difference.before.clone().unwrap_or_else(absent),
+            difference.after.clone().unwrap_or_else(absent),
+        ]
     }));
     table(&rows)
 }
 
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: Vec<usize> = (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();

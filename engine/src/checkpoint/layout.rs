@@ -19,6 +19,9 @@ pub const PROBE_FOLDER: &str = ".probe";
 /// Folder of the state units.
 pub const UNITS_FOLDER: &str = "units";
 
+/// The folder in a sink's folder that readers do not look into.
+pub const STAGING_FOLDER: &str = "_staging";
+
 const MANIFESTS_FOLDER: &str = "manifests";
 const MANIFEST_SUFFIX: &str = ".json";
 /// File systems take 255 bytes; a store may add a suffix of its own while it writes.
@@ -62,6 +65,12 @@ pub fn parse_manifest_path(path: &str) -> Option<(StateUnit, ManifestNumber)> {
 #[must_use]
 pub fn unit_folder(unit: &StateUnit) -> String {
     format!("{}/{}/{}", escape(&unit.source), escape(&unit.topic), unit.partition)
+}
+
+/// Where `owner` (unique among all that write to a sink's folder) stages a unit's files, below the sink's folder.
+#[must_use]
+pub fn staging_folder(owner: &str, unit: &StateUnit) -> String {
+    format!("{STAGING_FOLDER}/{}/{}", file_name_part(owner), unit_folder(unit))
 }
 
 fn parse_unit_folder(folder: &str) -> Option<StateUnit> {
@@ -187,7 +196,9 @@ mod tests {
     #[test]
     fn only_a_manifests_own_name_is_read_as_one() {
         assert_eq!(parse_manifest_name("00000000000000000007.json"), Some(number(7)));
-        for other in ["7.json", "00000000000000000000.json", "00000000000000000007.json#1", "+0000000000000000007.json", "x"] {
+        for other in
+            ["7.json", "00000000000000000000.json", "00000000000000000007.json#1", "+0000000000000000007.json", "x"]
+        {
             assert_eq!(parse_manifest_name(other), None, "{other}");
         }
     }

@@ -171,7 +171,8 @@ struct VersionOnly {
 impl Manifest {
     /// The bytes of the object. Deterministic: the same manifest always has the same bytes.
     pub fn to_bytes(&self) -> Result<Bytes> {
-        self.check().map_err(|problem| Error::internal(format!("a manifest about to be written is wrong: {problem}")))?;
+        self.check()
+            .map_err(|problem| Error::internal(format!("a manifest about to be written is wrong: {problem}")))?;
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::internal("a manifest cannot be written as json").with_source(error))?;
         bytes.push(b'\n');
@@ -179,7 +180,13 @@ impl Manifest {
     }
 
     /// Reads the object at `place`, which is expected to be manifest `number` of `unit`, of `pipeline`.
-    pub fn from_bytes(bytes: &[u8], place: &str, pipeline: Option<&str>, unit: &StateUnit, number: ManifestNumber) -> Result<Manifest> {
+    pub fn from_bytes(
+        bytes: &[u8],
+        place: &str,
+        pipeline: Option<&str>,
+        unit: &StateUnit,
+        number: ManifestNumber,
+    ) -> Result<Manifest> {
         let damaged = |problem: String| {
             Error::data(format!(
                 "{place}: the manifest is damaged: {problem}; nothing was changed: restore the object from a copy, or start over with another checkpoint path"
@@ -194,10 +201,16 @@ impl Manifest {
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| damaged(json_problem(&error)))?;
         if manifest.unit != *unit || manifest.number != number {
-            return Err(damaged(format!("its name says {unit} number {number}, its text {} number {}", manifest.unit, manifest.number)));
+            return Err(damaged(format!(
+                "its name says {unit} number {number}, its text {} number {}",
+                manifest.unit, manifest.number
+            )));
         }
         if let Some(pipeline) = pipeline.filter(|pipeline| *pipeline != manifest.pipeline) {
-            return Err(damaged(format!("it belongs to the pipeline with id {}, this path to {pipeline}", manifest.pipeline)));
+            return Err(damaged(format!(
+                "it belongs to the pipeline with id {}, this path to {pipeline}",
+                manifest.pipeline
+            )));
         }
         manifest.check().map_err(damaged)?;
         Ok(manifest)
@@ -240,11 +253,19 @@ fn check_sink(progress: &SinkProgress, offset: Offset, watermark: Watermark) -> 
     }
     for file in &progress.files {
         if file.range.start > file.range.end || file.range.end > progress.position {
-            return Err(format!("the file {} holds {}, beyond the position {}", file.name, file.range, progress.position));
+            return Err(format!(
+                "the file {} holds {}, beyond the position {}",
+                file.name, file.range, progress.position
+            ));
         }
         // Names stay inside the sink's folder, and the staged one out of readers' sight.
-        let is_inside = |path: &str| !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        if !is_inside(&file.staged) || !file.staged.starts_with('_') || !is_inside(&file.name) || file.name.starts_with(['_', '.']) {
+        let is_inside =
+            |path: &str| !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !is_inside(&file.staged)
+            || !file.staged.starts_with('_')
+            || !is_inside(&file.name)
+            || file.name.starts_with(['_', '.'])
+        {
             return Err(format!("the file names {} and {} are not those of a staged file", file.staged, file.name));
         }
     }
@@ -253,7 +274,8 @@ fn check_sink(progress: &SinkProgress, offset: Offset, watermark: Watermark) -> 
 
 /// What is wrong with the text, without quoting it.
 fn json_problem(error: &serde_json::Error) -> String {
-    format!("line {} column {} is not as expected ({:?})", error.line(), error.column(), error.classify()).to_lowercase()
+    format!("line {} column {} is not as expected ({:?})", error.line(), error.column(), error.classify())
+        .to_lowercase()
 }
 
 /// Whose path it is: `pipeline.json`.
@@ -282,7 +304,10 @@ impl PipelineFile {
     /// Reads the object at `place`.
     pub fn from_bytes(bytes: &[u8], place: &str) -> Result<PipelineFile> {
         let damaged = |error: &serde_json::Error| {
-            Error::data(format!("{place}: the file is damaged: {}; restore it from a copy, or use another checkpoint path", json_problem(error)))
+            Error::data(format!(
+                "{place}: the file is damaged: {}; restore it from a copy, or use another checkpoint path",
+                json_problem(error)
+            ))
         };
         let version: VersionOnly = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
         if version.version != MANIFEST_VERSION {

@@ -29,7 +29,8 @@ fn manifest() -> Manifest {
         rows: 80,
         range: OffsetRange::new(offset(100), offset(180)).unwrap(),
     };
-    let archive = SinkProgress { position: offset(180), watermark: watermark(1_700_000_000_000_000), files: vec![file] };
+    let archive =
+        SinkProgress { position: offset(180), watermark: watermark(1_700_000_000_000_000), files: vec![file] };
     let alerts = SinkProgress { position: offset(200), watermark: watermark(1_700_000_060_000_000), files: Vec::new() };
     Manifest {
         version: MANIFEST_VERSION,
@@ -52,7 +53,13 @@ fn manifest() -> Manifest {
 }
 
 fn read(text: &str) -> Result<Manifest> {
-    Manifest::from_bytes(text.as_bytes(), "s3://c/x.json", Some("0e0f6a3e-0000-4000-8000-000000000001"), &unit(), ManifestNumber::new(7).unwrap())
+    Manifest::from_bytes(
+        text.as_bytes(),
+        "s3://c/x.json",
+        Some("0e0f6a3e-0000-4000-8000-000000000001"),
+        &unit(),
+        ManifestNumber::new(7).unwrap(),
+    )
 }
 
 fn refusal(text: &str) -> String {

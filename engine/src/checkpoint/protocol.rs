@@ -95,8 +95,9 @@ pub fn judge_claim(claim: ManifestNumber, listed: &BTreeSet<ManifestNumber>) -> 
 /// The checkpoint that follows `last`, the writer's own last manifest. Progress that goes back is a bug of the driver:
 /// after a restart it publishes nothing before it has read up to the offset of the manifest that it started from.
 pub fn checkpoint_after(last: &Manifest, progress: Progress, signature: Signature) -> Result<Manifest> {
-    refuse_going_back(last, &progress)
-        .map_err(|problem| Error::internal(format!("a checkpoint of {} after number {}: {problem}", last.unit, last.number)))?;
+    refuse_going_back(last, &progress).map_err(|problem| {
+        Error::internal(format!("a checkpoint of {} after number {}: {problem}", last.unit, last.number))
+    })?;
     let Signature { pipeline, writer, written_at } = signature;
     Ok(Manifest {
         version: MANIFEST_VERSION,
@@ -208,7 +209,9 @@ pub fn judge_create(created: CreateOutcome, read: Option<ReadOutcome>, attempts_
         (CreateOutcome::Exists, None) => CreateDecision::Read,
         (CreateOutcome::Exists, Some(ReadOutcome::Same)) => CreateDecision::Ours,
         (CreateOutcome::Exists, Some(ReadOutcome::Other)) => CreateDecision::Taken,
-        (CreateOutcome::Exists, Some(ReadOutcome::Absent | ReadOutcome::Unknown)) | (CreateOutcome::Unknown, _) => again,
+        (CreateOutcome::Exists, Some(ReadOutcome::Absent | ReadOutcome::Unknown)) | (CreateOutcome::Unknown, _) => {
+            again
+        }
         (CreateOutcome::Refused, _) => CreateDecision::GiveUp,
     }
 }

@@ -51,12 +51,21 @@ fn first_claim() -> Manifest {
 #[test]
 fn a_claim_takes_the_next_number_and_generation_and_keeps_the_progress() {
     let claim = first_claim();
-    assert_eq!((claim.number, claim.generation, claim.predecessor), (number(1), Generation::FIRST, Some(Predecessor::Nobody)));
+    assert_eq!(
+        (claim.number, claim.generation, claim.predecessor),
+        (number(1), Generation::FIRST, Some(Predecessor::Nobody))
+    );
     assert_eq!(claim.offset, None);
     let checkpoint = checkpoint_after(&claim, progress(10, &[("a", sink(7, 5))]), signature()).unwrap();
     let next = claim_after(Some(&checkpoint), &unit(), signature());
-    assert_eq!((next.number, next.generation, next.predecessor), (number(3), Generation::FIRST.next(), Some(Predecessor::MayLive)));
-    assert_eq!((next.offset, &next.sinks, next.watermark), (checkpoint.offset, &checkpoint.sinks, checkpoint.watermark));
+    assert_eq!(
+        (next.number, next.generation, next.predecessor),
+        (number(3), Generation::FIRST.next(), Some(Predecessor::MayLive))
+    );
+    assert_eq!(
+        (next.offset, &next.sinks, next.watermark),
+        (checkpoint.offset, &checkpoint.sinks, checkpoint.watermark)
+    );
     let release = release_after(&next, true, signature());
     assert_eq!((release.number, release.generation), (number(4), next.generation));
     assert_eq!(claim_after(Some(&release), &unit(), signature()).predecessor, Some(Predecessor::Released));
@@ -84,7 +93,9 @@ fn a_unit_without_a_checkpoint_starts_as_configured() {
 fn reading_starts_at_the_smallest_position_of_a_sink_that_the_pipeline_has() {
     let sinks = [("archive", sink(40, 30)), ("kafka", sink(100, 90)), ("old", sink(10, 5))];
     let checkpoint = checkpoint_after(&first_claim(), progress(100, &sinks), signature()).unwrap();
-    let Recovery::Resume(resume) = recover(&checkpoint, &["archive".into(), "kafka".into(), "new".into()]) else { panic!() };
+    let Recovery::Resume(resume) = recover(&checkpoint, &["archive".into(), "kafka".into(), "new".into()]) else {
+        panic!()
+    };
     assert_eq!((resume.offset, resume.watermark, resume.published), (offset(40), watermark(30), offset(100)));
     // I5: each is suppressed below its own position; a new one has nothing to make up for.
     let expected = [("archive", 40), ("kafka", 100), ("new", 100)].map(|(name, at)| (name.to_owned(), offset(at)));
@@ -267,7 +278,8 @@ mod interleavings {
             match *stage {
                 Stage::Stopped => return Ok(()),
                 Stage::Idle => {
-                    let newest = self.store.last_key_value().map(|(key, (generation, fact))| manifest(*key, *generation, *fact));
+                    let newest =
+                        self.store.last_key_value().map(|(key, (generation, fact))| manifest(*key, *generation, *fact));
                     let claim = claim_after(newest.as_ref(), &unit(), signature());
                     let may_live = claim.predecessor == Some(Predecessor::MayLive);
                     *stage = Stage::Claiming(claim.number.get(), claim.generation.get(), may_live);
@@ -287,7 +299,9 @@ mod interleavings {
                     if rules.claims_are_confirmed && decision == ClaimDecision::Superseded {
                         *stage = Stage::Stopped;
                     } else if self.published.0 > at && self.published.1 <= generation {
-                        return Err(Violation("I2: a claim under a name that was used before was taken for one that holds"));
+                        return Err(Violation(
+                            "I2: a claim under a name that was used before was taken for one that holds",
+                        ));
                     } else {
                         *stage = Stage::Writing(at, generation, CHECKPOINTS_MAX);
                     }
@@ -305,7 +319,12 @@ mod interleavings {
             Ok(())
         }
 
-        fn write(&self, writer: usize, (last, generation, left): (u64, u64, u8), kind: ManifestKind) -> Result<World, Violation> {
+        fn write(
+            &self,
+            writer: usize,
+            (last, generation, left): (u64, u64, u8),
+            kind: ManifestKind,
+        ) -> Result<World, Violation> {
             let mut world = self.clone();
             let next = last + 1;
             let stage = &mut world.writers[writer].stage;

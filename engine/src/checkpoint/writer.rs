@@ -3,20 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::checkpoint::finish::{CommitPermit, finish_files};
-use crate::checkpoint::layout::{PIPELINE_FILE, manifest_name, manifest_path, manifests_folder, parse_manifest_name};
+use crate::checkpoint::layout::{
+    PIPELINE_FILE, UNITS_FOLDER, manifest_name, manifest_path, manifests_folder, parse_manifest_name, parse_manifest_path,
+    staging_folder,
+};
 use crate::checkpoint::manifest::{
     MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, PipelineFile, WriterIdentity,
 };
 use crate::checkpoint::protocol::{
-    ClaimDecision, ManifestFact, Progress, Recovery, Signature, checkpoint_after, claim_after, deletable, judge_claim, recover,
-    release_after,
+    ClaimDecision, ManifestFact, Progress, Recovery, Signature, checkpoint_after, claim_after, deletable, judge_claim,
+    recover, release_after,
 };
 use crate::checkpoint::store::{Created, Folder, RetryPolicy, Stores, check_conditional_create};
 use crate::error::{Error, Result};
@@ -52,7 +55,10 @@ pub struct CheckpointSettings {
 
 impl fmt::Debug for CheckpointSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CheckpointSettings").field("pipeline", &self.pipeline).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("CheckpointSettings")
+            .field("pipeline", &self.pipeline)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,6 +74,10 @@ struct Shared {
     stores: Stores,
     folder: Folder,
     pipeline_id: String,
+    /// Where sinks stage files: (the sink's folder, whose they are).
+    staging: Mutex<Vec<(Folder, String)>>,
+    /// (source, topic) of the units that had manifests when the path was opened.
+    topics: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 impl Checkpoints {
@@ -82,7 +92,10 @@ impl Checkpoints {
             id: uuid::Uuid::new_v4().to_string(),
             created_at: timestamp(&settings.clock),
         };
-        let pipeline_id = match folder.create(PIPELINE_FILE, &ours.to_bytes()?, MANIFEST_BYTES_MAX, &settings.retry).await? {
+        let pipeline_id = match folder
+            .create(PIPELINE_FILE, &ours.to_bytes()?, MANIFEST_BYTES_MAX, &settings.retry)
+            .await?
+        {
             Created::Ours => ours.id,
             Created::Taken(bytes) => {
                 let place = folder.place(PIPELINE_FILE);
@@ -96,7 +109,28 @@ impl Checkpoints {
                 there.id
             }
         };
-        Ok(Checkpoints { shared: Arc::new(Shared { settings, stores: stores.clone(), folder, pipeline_id }) })
+        let listed = folder.list(UNITS_FOLDER).await?;
+        let units = listed.iter().filter_map(|object| parse_manifest_path(&object.name)).map(|(unit, _)| unit);
+        let topics = units.map(|unit| (unit.source, unit.topic)).collect();
+        Ok(Checkpoints {
+            shared: Arc::new(Shared {
+                settings,
+                stores: stores.clone(),
+                folder,
+                pipeline_id,
+                staging: Mutex::default(),
+                topics,
+            }),
+        })
+    }
+
+    /// Whether a unit that `writer` claimed was never claimed before, though its topic's others were when the path was
+    /// opened: a partition that was added. It starts at its beginning, whatever the settings say of a first start. Looked
+    /// at when the path is opened, so that the workers of a first start, side by side, do not take each other's for old.
+    #[must_use]
+    pub fn is_added(&self, writer: &UnitWriter) -> bool {
+        let unit = writer.unit();
+        writer.generation() == Generation::FIRST && self.shared.topics.contains(&(unit.source.clone(), unit.topic.clone()))
     }
 
     /// The stores that files are finished in.
@@ -109,6 +143,14 @@ impl Checkpoints {
     #[must_use]
     pub fn pipeline_id(&self) -> &str {
         &self.shared.pipeline_id
+    }
+
+    /// Says where a sink stages files: from now on a claim deletes what earlier writers of the unit left there.
+    pub fn register_staging(&self, folder: &Folder, owner: &str) {
+        let mut staging = self.shared.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if !staging.iter().any(|known| known.0.uri() == folder.uri() && known.1 == owner) {
+            staging.push((folder.clone(), owner.to_owned()));
+        }
     }
 
     /// Makes this process the unit's writer, finishes what the writer before had committed, and says where to start.
@@ -160,6 +202,7 @@ impl Checkpoints {
             return Err(error);
         }
         writer.unfinished = false;
+        self.shared.sweep(writer.unit()).await;
         Ok((writer, recovery))
     }
 }
@@ -170,6 +213,23 @@ impl Shared {
             pipeline: self.pipeline_id.clone(),
             writer: writer.clone(),
             written_at: timestamp(&self.settings.clock),
+        }
+    }
+
+    /// Deletes what earlier writers of the unit staged. All that was committed has its final name by now, and who might
+    /// still stage something can no longer commit it. What cannot be deleted is waste, and left to the next claim.
+    async fn sweep(&self, unit: &StateUnit) {
+        let staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (folder, owner) in staging {
+            let sweep = async {
+                for object in folder.list(&staging_folder(&owner, unit)).await? {
+                    folder.delete(&object.name).await?;
+                }
+                Ok::<(), Error>(())
+            };
+            if let Err(error) = sweep.await {
+                tracing::warn!(%unit, %error, "staged files of an earlier writer could not be deleted");
+            }
         }
     }
 
@@ -266,7 +326,10 @@ impl UnitWriter {
     /// next finds out). Dropped midway: as `Unavailable`.
     pub async fn publish(&mut self, progress: &Progress) -> Result<Published> {
         if self.unfinished {
-            return Err(Error::internal(format!("{}: published before the files of number {} were finished", self.last.unit, self.last.number)));
+            return Err(Error::internal(format!(
+                "{}: published before the files of number {} were finished",
+                self.last.unit, self.last.number
+            )));
         }
         let mut manifest = checkpoint_after(&self.last, progress.clone(), self.shared.signature(&self.last.writer))?;
         if let Some((pending, _)) = &self.pending {

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::ObjectStore;
 
 use super::*;
 use crate::checkpoint::Resume;
@@ -82,7 +82,10 @@ fn progress(next: i64, files: Vec<StagedFile>) -> Progress {
         epoch: Epoch::FIRST,
         offset: offset(next),
         watermark: watermark(next),
-        sinks: BTreeMap::from([("archive".to_owned(), SinkProgress { position: offset(next), watermark: watermark(next), files })]),
+        sinks: BTreeMap::from([(
+            "archive".to_owned(),
+            SinkProgress { position: offset(next), watermark: watermark(next), files },
+        )]),
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }
@@ -96,7 +99,13 @@ fn start_of(recovery: &Recovery) -> i64 {
 }
 
 /// Makes checkpoints of ten records each until `end`, as the driver would. `published` hears of each one.
-async fn advance(checkpoints: &Checkpoints, writer: &mut UnitWriter, from: i64, end: i64, mut published: impl FnMut(i64)) -> Result<()> {
+async fn advance(
+    checkpoints: &Checkpoints,
+    writer: &mut UnitWriter,
+    from: i64,
+    end: i64,
+    mut published: impl FnMut(i64),
+) -> Result<()> {
     let mut next = from;
     while next < end {
         let range = OffsetRange::new(offset(next), offset(next + STEP)).unwrap();
@@ -136,7 +145,8 @@ fn up_to(end: i64) -> String {
 async fn life(store: FaultStore, acknowledged: &Mutex<i64>) -> Result<()> {
     let checkpoints = open(store).await?;
     let (mut writer, recovery) = checkpoints.claim(&unit()).await?;
-    advance(&checkpoints, &mut writer, start_of(&recovery), 3 * STEP, |next| *acknowledged.lock().unwrap() = next).await?;
+    advance(&checkpoints, &mut writer, start_of(&recovery), 3 * STEP, |next| *acknowledged.lock().unwrap() = next)
+        .await?;
     writer.release().await
 }
 
@@ -166,7 +176,8 @@ async fn i1_i5_a_crash_at_every_request_loses_and_doubles_nothing() {
         for fault in [Fault::CrashBefore, Fault::CrashAfter] {
             let store = Arc::new(InMemory::new());
             let acknowledged = Mutex::new(0);
-            let failing = FaultStore::new(Arc::clone(&store) as _, move |number, _, _| (number == crash_at).then_some(fault));
+            let failing =
+                FaultStore::new(Arc::clone(&store) as _, move |number, _, _| (number == crash_at).then_some(fault));
             let what = format!("{fault:?} at {crash_at}");
             let result = life(failing.clone(), &acknowledged).await;
             assert!(failing.has_crashed() && result.is_err(), "{what}");
@@ -185,7 +196,8 @@ async fn i1_i5_two_crashes_in_a_row_lose_and_double_nothing() {
             let acknowledged = Mutex::new(0);
             for crash_at in [first, second] {
                 let fault = if (first + second) % 2 == 0 { Fault::CrashBefore } else { Fault::CrashAfter };
-                let failing = FaultStore::new(Arc::clone(&store) as _, move |number, _, _| (number == crash_at).then_some(fault));
+                let failing =
+                    FaultStore::new(Arc::clone(&store) as _, move |number, _, _| (number == crash_at).then_some(fault));
                 // The second life may end before its crash comes.
                 drop(life(failing, &acknowledged).await);
             }
@@ -225,7 +237,8 @@ async fn a_transient_failure_of_any_request_leaves_everything_recoverable() {
         for fault in [Fault::FailBefore, Fault::FailAfter] {
             let store = Arc::new(InMemory::new());
             let acknowledged = Mutex::new(0);
-            let failing = FaultStore::new(Arc::clone(&store) as _, move |number, _, _| (number == fail_at).then_some(fault));
+            let failing =
+                FaultStore::new(Arc::clone(&store) as _, move |number, _, _| (number == fail_at).then_some(fault));
             let what = format!("{fault:?} at {fail_at}");
             if let Err(error) = life(failing, &acknowledged).await {
                 // In the self-test a lost answer looks like a store that breaks its promise.
@@ -271,7 +284,7 @@ async fn a_checkpoint_is_not_published_before_the_files_of_the_last_one_are_fini
     // I5: as often as one likes.
     writer.finish(&published).await.unwrap();
     assert_eq!(visible(&store).await, up_to(10));
-    writer.publish(&progress(20, vec![])).await.unwrap();
+    drop(writer.publish(&progress(20, vec![])).await.unwrap());
 }
 
 #[tokio::test]
@@ -376,10 +389,16 @@ async fn a_damaged_newest_manifest_stops_the_claim_by_name() {
     let (mut writer, _) = checkpoints.claim(&unit()).await.unwrap();
     drop(writer.publish(&progress(10, vec![])).await.unwrap());
     let folder = stores(Arc::clone(&store)).open(CHECKPOINTS).unwrap();
-    folder.write(&manifest_path(&unit(), writer.number()), Bytes::from_static(b"{\"version\": 1, \"pip")).await.unwrap();
+    folder
+        .write(&manifest_path(&unit(), writer.number()), Bytes::from_static(b"{\"version\": 1, \"pip"))
+        .await
+        .unwrap();
     let error = checkpoints.claim(&unit()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
-    assert!(error.to_string().contains("memory://checkpoints/units/s/a=2Fb/0/manifests/00000000000000000002.json"), "{error}");
+    assert!(
+        error.to_string().contains("memory://checkpoints/units/s/a=2Fb/0/manifests/00000000000000000002.json"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -419,7 +438,10 @@ async fn contender(store: FaultStore, claimed: Arc<Mutex<Generation>>, published
             let newest_before = *claimed.lock().unwrap();
             match writer.publish(&progress(next + STEP, vec![file])).await {
                 Ok(manifest) => {
-                    assert!(writer.generation() >= newest_before, "I3: an older generation published after a newer claim");
+                    assert!(
+                        writer.generation() >= newest_before,
+                        "I3: an older generation published after a newer claim"
+                    );
                     next += STEP;
                     published.lock().unwrap().push((manifest.number().get(), next));
                     writer.finish(&manifest).await.unwrap();

@@ -159,6 +159,7 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
     let imperfections = Imperfections { malformed_share: MALFORMED_SHARE, ..Imperfections::default() };
     let world = GeneratorSettings { imperfections, ..arguments.world() };
     print(&format!("sending   {} transactions at {}/s, {:.1} % of them malformed\n", arguments.events, arguments.rate, 100.0 * MALFORMED_SHARE));
+    wait_until_ready(&handle)?;
     let produced = producer::produce(broker.address(), &topics.transactions, world, arguments, &handle)?;
     wait_until_read(&handle, produced.records)?;
     let took = started.elapsed();
@@ -176,6 +177,18 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
 fn absolute(path: &std::path::Path) -> Result<String> {
     let path = std::path::absolute(path).map_err(|error| Error::invalid(format!("{} is not a path", path.display())).with_source(error))?;
     Ok(path.to_string_lossy().into_owned())
+}
+
+/// Waits until the engine holds its partitions, so that latency is that of a running pipeline, not of its start.
+fn wait_until_ready(handle: &RunHandle) -> Result<()> {
+    let deadline = clock::now() + CATCH_UP;
+    while !handle.status().ready && !handle.is_finished() {
+        if clock::now() > deadline {
+            return Err(Error::unavailable(format!("the engine was not given its partitions within {CATCH_UP:?}")));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn wait_until_read(handle: &RunHandle, records: u64) -> Result<()> {

@@ -1,10 +1,8 @@
-//! `tidemill generate`: simulated card transactions to Kafka, Parquet or JSON lines; a range of days, or at a rate for as long
-//! as wanted.
+//! `tidemill generate`: simulated card transactions to Kafka, Parquet or JSON lines; a range of time, or live for as long as
+//! wanted.
 
 use std::path::PathBuf;
 use std::time::Duration;
-
-use chrono::NaiveDate;
 
 use super::{Environment, print};
 use crate::error::{Error, Result};
@@ -12,11 +10,10 @@ use crate::pipeline::settings::KafkaConnection;
 use crate::runtime::clock;
 use crate::sink::kafka::{KafkaAdmin, KafkaWriter};
 use crate::source::generator::{
-    DAY_MS, Drift, Fault, GeneratorError, GeneratorSettings, Imperfections, Kind, OptionalFields, Simulator, Summary, WorldKind,
-    write_jsonl, write_parquet,
+    Fault, GenerateRequest, GeneratorError, GeneratorSettings, Kind, Simulator, Summary, write_jsonl, write_parquet,
 };
 
-/// Records sent without a look at the clock, at a rate.
+/// Time between looks at the clock of a live stream.
 const PACE: Duration = Duration::from_millis(1);
 /// How long the cluster is waited for.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,102 +35,26 @@ pub(crate) struct GenerateArguments {
     /// Brokers of the topic: host:port,...
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", default_value = "localhost:9092", requires = "topic")]
     brokers: String,
-    /// First day (UTC) of the simulated time.
-    #[arg(long, default_value = "2026-01-01")]
-    from: NaiveDate,
-    /// Days of simulated time. To a topic without --rate they are sent as fast as the broker takes them.
-    #[arg(long, default_value_t = 30)]
-    days: u32,
-    /// To a topic: live, with event times of now, so many events per second, until stopped or --count is reached.
-    #[arg(long, requires = "topic")]
-    rate: Option<f64>,
+    /// To a topic: live, with event times of now, until stopped or --count is reached.
+    #[arg(long, requires = "topic", conflicts_with_all = ["from", "to", "days"])]
+    live: bool,
     /// To a topic: stop after so many records.
     #[arg(long, requires = "topic")]
     count: Option<u64>,
-    /// Everything is derived from it.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Users; their ids start at 1000.
-    #[arg(long, default_value_t = 9000)]
-    users: u32,
-    /// Share of fraud in all events.
-    #[arg(long, default_value_t = 0.014)]
-    fraud_rate: f64,
-    /// The replaced job's producer: uniform amounts, keyed by transaction_id, stamped -5 to +50 minutes around now.
-    #[arg(long)]
-    compat: bool,
-    /// Also device_id, channel and campaign (the kind of fraud).
-    #[arg(long)]
-    all_fields: bool,
-    /// Share of records that break JSON or the schema (topic and JSON lines only, as the next four).
-    #[arg(long, default_value_t = 0.0)]
-    malformed: f64,
-    /// Share of records that come late, by two minutes in the median and an hour at most.
-    #[arg(long, default_value_t = 0.0)]
-    late: f64,
-    /// Share of records that are sent twice.
-    #[arg(long, default_value_t = 0.0)]
-    duplicates: f64,
-    /// Share of records that others overtake, by two seconds at most.
-    #[arg(long, default_value_t = 0.0)]
-    out_of_order: f64,
-    /// Share of records stamped ahead of their arrival, by two hours at most.
-    #[arg(long, default_value_t = 0.0)]
-    future: f64,
-    /// Share of the honest traffic that is at one user.
-    #[arg(long, default_value_t = 0.0)]
-    hot_user: f64,
-    /// Drift from this day of the simulated time on (0 is the first): new merchants, prices times 1.5, a new attack.
-    #[arg(long)]
-    drift_from_day: Option<u32>,
     /// Threads that make Parquet.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-}
-
-impl GenerateArguments {
-    fn from_ms(&self) -> i64 {
-        let midnight = self.from.and_time(chrono::NaiveTime::MIN);
-        midnight.and_utc().timestamp_millis()
-    }
-
-    fn range(&self) -> std::ops::Range<i64> {
-        let from = self.from_ms();
-        from..from + i64::from(self.days) * DAY_MS
-    }
-
-    fn settings(&self) -> GeneratorSettings {
-        let settings = GeneratorSettings {
-            seed: self.seed,
-            world: if self.compat { WorldKind::Compat } else { WorldKind::Credible },
-            num_users: self.users,
-            fraud_rate: self.fraud_rate,
-            hot_user_share: self.hot_user,
-            drift: self.drift_from_day.map(|day| Drift::from_day(self.from_ms() + i64::from(day) * DAY_MS)),
-            fields: if self.all_fields { OptionalFields::ALL } else { OptionalFields::default() },
-            imperfections: Imperfections {
-                malformed_share: self.malformed,
-                late_share: self.late,
-                duplicate_share: self.duplicates,
-                out_of_order_share: self.out_of_order,
-                future_share: self.future,
-                ..Imperfections::default()
-            },
-            ..GeneratorSettings::default()
-        };
-        match self.rate {
-            Some(rate) => settings.with_events_per_second(rate),
-            None => settings,
-        }
-    }
+    #[command(flatten)]
+    request: GenerateRequest,
 }
 
 pub(crate) fn run(arguments: &GenerateArguments, _: &Environment) -> Result<()> {
     let started = clock::now();
-    let settings = arguments.settings();
+    let settings = arguments.request.settings().map_err(failed)?;
+    let range = || arguments.request.range_ms(clock::wall_millis()).map_err(failed);
     let summary = match (&arguments.parquet, &arguments.jsonl, &arguments.topic) {
-        (Some(path), _, _) => write_parquet(settings, arguments.range(), path, arguments.threads).map_err(failed)?,
-        (_, Some(path), _) => write_jsonl(settings, arguments.range(), path).map_err(failed)?,
+        (Some(path), _, _) => write_parquet(settings, range()?, path, arguments.threads).map_err(failed)?,
+        (_, Some(path), _) => write_jsonl(settings, range()?, path).map_err(failed)?,
         (_, _, Some(topic)) => send(arguments, settings, topic)?,
         (None, None, None) => return Err(Error::invalid("name an output: --parquet PATH, --jsonl PATH or --topic TOPIC")),
     };
@@ -198,7 +119,7 @@ fn send(arguments: &GenerateArguments, settings: GeneratorSettings, topic: &str)
     let simulator = Simulator::new(settings).map_err(failed)?;
     let count = arguments.count.unwrap_or(u64::MAX);
     let mut summary = Summary::default();
-    if arguments.rate.is_some() {
+    if arguments.live {
         let mut feed = simulator.feed(clock::wall_millis());
         while summary.rows < count {
             let block = feed.events(clock::wall_millis()).map_err(failed)?;
@@ -207,7 +128,7 @@ fn send(arguments: &GenerateArguments, settings: GeneratorSettings, topic: &str)
             std::thread::sleep(PACE);
         }
     } else {
-        for block in simulator.records(arguments.range()).map_err(failed)? {
+        for block in simulator.records(arguments.request.range_ms(clock::wall_millis()).map_err(failed)?).map_err(failed)? {
             send_block(&mut writer, &block.map_err(failed)?, count, &mut summary)?;
             if summary.rows >= count {
                 break;

@@ -11,10 +11,15 @@ use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
 mod check;
+mod checkpoint;
 mod demo;
 mod explain;
 mod generate;
+mod preview;
+mod replay;
 mod run;
+mod schema;
+mod test;
 mod train;
 
 /// SQL feature queries and a machine-learned score over Kafka.
@@ -39,12 +44,22 @@ enum Command {
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
     Explain(explain::ExplainArguments),
+    /// Look into a checkpoint: what is there, one manifest, the difference of two.
+    Checkpoint(checkpoint::CheckpointArguments),
     /// Make simulated card transactions.
     Generate(generate::GenerateArguments),
     /// Train a model on stored history, on the features of the pipeline's own SQL.
     Train(train::TrainArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),
+    /// Run a pipeline over stored rows, and write what its sinks would get.
+    Replay(replay::ReplayArguments),
+    /// Show what the views make of some live records; writes nothing.
+    Preview(preview::PreviewArguments),
+    /// Run the cases beside pipeline files: small inputs and the rows that they must become.
+    Test(test::TestArguments),
+    /// Print the JSON Schema of pipeline files, for editors.
+    Schema(schema::SchemaArguments),
 }
 
 /// The environment, read once.
@@ -68,7 +83,16 @@ impl Command {
     fn default_log(&self) -> Option<&'static str> {
         match self {
             Command::Run(_) => None,
-            Command::Check(_) | Command::Explain(_) | Command::Generate(_) | Command::Train(_) | Command::Demo(_) => Some("warn"),
+            Command::Check(_)
+            | Command::Explain(_)
+            | Command::Replay(_)
+            | Command::Preview(_)
+            | Command::Test(_)
+            | Command::Schema(_)
+            | Command::Generate(_)
+            | Command::Train(_)
+            | Command::Demo(_)
+            | Command::Checkpoint(_) => Some("warn"),
         }
     }
 
@@ -77,6 +101,11 @@ impl Command {
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
+            Command::Replay(arguments) => replay::run(&arguments, environment),
+            Command::Preview(arguments) => preview::run(&arguments, environment),
+            Command::Test(arguments) => test::run(&arguments, environment),
+            Command::Schema(arguments) => schema::run(&arguments),
+            Command::Checkpoint(arguments) => checkpoint::run(&arguments, environment),
             Command::Generate(arguments) => generate::run(&arguments, environment),
             Command::Train(arguments) => train::run(&arguments, environment),
             Command::Demo(arguments) => demo::run(&arguments, environment),

@@ -1,5 +1,7 @@
 //! `tidemill run`: a pipeline on live input, until its sources end or a signal asks for a graceful stop.
 
+use std::sync::{Arc, OnceLock};
+
 use super::{Environment, load};
 use crate::error::{Error, Result};
 use crate::runtime::{self, tasks};
@@ -18,12 +20,27 @@ pub(crate) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     if let Some(workers) = arguments.workers {
         pipeline.run.workers = workers.max(1);
     }
+    let stopper = Arc::new(OnceLock::new());
+    stop_on_signals({
+        let stopper = Arc::clone(&stopper);
+        move || stop_or_exit(&stopper)
+    })?;
     let handle = runtime::start(&pipeline, environment)?;
-    stop_on_signals(handle.stopper())?;
+    stopper.get_or_init(|| Box::new(handle.stopper()));
     let summary = handle.join()?;
     let counts = summary.counts();
     tracing::info!(read = counts.read, decoded = counts.decoded, rejected = counts.rejected, late = counts.late, "stopped");
     Ok(())
+}
+
+type Stopper = Box<dyn Fn() + Send + Sync>;
+
+/// Stops a run; while it is still starting (a model or a cluster may not answer) nothing was read, and the process may end.
+fn stop_or_exit(stopper: &OnceLock<Stopper>) {
+    match stopper.get() {
+        Some(stop) => stop(),
+        None => std::process::exit(0),
+    }
 }
 
 /// SIGTERM or SIGINT: a graceful stop. A second signal: the process ends at once, and the next start recovers.

@@ -4,6 +4,7 @@
 //! The way of a file: `yaml` makes a tree that knows its places and puts variables in, `walk` holds it against the schema of
 //! the types in `file`, `validate` turns it into `settings`. Each collects all problems, and each goes on with what is sound.
 
+mod cases;
 mod file;
 mod forms;
 mod location;
@@ -29,10 +30,20 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::json;
 
+pub use cases::{Case, CaseFile, CaseInput, ExpectedRejection, ExpectedRow, ExpectedRows, ExpectedValue};
 pub use problem::{Problem, Problems};
 pub use report::check;
 pub use schema::json_schema;
 use settings::{Pipeline, Place};
+
+/// A duration as the pipeline file writes it: `250ms`, `10s`, `5m`.
+///
+/// # Errors
+/// What is wrong with the text, and what to write.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    use text::TextForm;
+    std::time::Duration::parse(text).map_err(|help| format!("expected {}: {help}", std::time::Duration::EXPECTED))
+}
 
 impl Pipeline {
     /// Reads and validates a pipeline file and the SQL files that it names. `env` gives the environment's variables.

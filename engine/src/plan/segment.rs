@@ -1,11 +1,12 @@
-//! A segment: a stateless piece of the graph, planned once and executed again for every epoch, on the calling thread and
-//! without a runtime. Only nodes that are known to keep nothing between executions and to spawn nothing may stand in it.
+//! A segment: a stateless piece of the graph, planned once by DataFusion and run again for every epoch, on the calling thread
+//! and without a runtime. Only nodes that are known to keep nothing between executions and to spawn nothing may stand in it.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
+use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, Result as DFResult, plan_err};
 use datafusion::execution::TaskContext;
@@ -36,7 +37,8 @@ pub(super) enum Target {
     Sink(usize),
 }
 
-/// A planned segment. Shared by all workers: it is executed through copies that [`reset_plan_states`] makes.
+/// A planned segment. Shared by all workers: nodes that DataFusion runs are executed through copies that
+/// [`reset_plan_states`] makes.
 #[derive(Debug)]
 pub(super) struct Segment {
     /// `view features`, `sink alerts`.
@@ -77,22 +79,60 @@ impl Segment {
 
     /// Runs over what is in the slots. No output batch is empty.
     pub(super) fn run(&self, context: &Arc<TaskContext>) -> DFResult<Vec<RecordBatch>> {
-        let plan = reset_plan_states(Arc::clone(&self.plan))?;
-        let mut batches = Vec::new();
-        for partition in 0..plan.output_partitioning().partition_count() {
-            let mut stream = plan.execute(partition, Arc::clone(context))?;
-            while let Some(batch) = block_on(stream.next()) {
-                let batch = batch?;
-                if batch.num_rows() > 0 {
-                    batches.push(batch);
-                }
-            }
-        }
+        let batches = rows_of(&self.plan, context)?;
         if self.multiplies && !batches.is_empty() {
             return Ok(vec![in_order(&concat_batches(&self.schema(), &batches)?)?]);
         }
         Ok(batches)
     }
+}
+
+/// The rows of a node; no batch is empty. Conditions and columns, which nearly all nodes are, are evaluated here: DataFusion's
+/// streams are made for long queries, and set up counters with the text of every expression for each, which takes a third of
+/// an epoch of few rows. Everything else runs as DataFusion runs it.
+fn rows_of(plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DFResult<Vec<RecordBatch>> {
+    let mut rows = if let Some(slot) = plan.downcast_ref::<SlotExec>() {
+        slot.rows(context)?
+    } else if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let batches = rows_of(projection.input(), context)?;
+        batches.iter().map(|batch| computed(projection, batch)).collect::<DFResult<_>>()?
+    } else if let Some(filter) = plan.downcast_ref::<FilterExec>().filter(|filter| filter.fetch().is_none()) {
+        let batches = rows_of(filter.input(), context)?;
+        batches.iter().map(|batch| filtered(filter, batch)).collect::<DFResult<_>>()?
+    } else {
+        streamed(plan, context)?
+    };
+    rows.retain(|batch| batch.num_rows() > 0);
+    Ok(rows)
+}
+
+fn computed(projection: &ProjectionExec, batch: &RecordBatch) -> DFResult<RecordBatch> {
+    let num_rows = batch.num_rows();
+    let column = |column: &ProjectionExpr| column.expr.evaluate(batch)?.into_array_of_size(num_rows);
+    let columns = projection.expr().iter().map(column).collect::<DFResult<_>>()?;
+    Ok(RecordBatch::try_new(projection.schema(), columns)?)
+}
+
+/// The rows for which the condition is true, neither false nor null.
+fn filtered(filter: &FilterExec, batch: &RecordBatch) -> DFResult<RecordBatch> {
+    let holds = filter.predicate().evaluate(batch)?.into_array_of_size(batch.num_rows())?;
+    let holds = as_boolean_array(&holds)?;
+    Ok(match filter.projection() {
+        Some(columns) => filter_record_batch(&batch.project(columns)?, holds)?,
+        None => filter_record_batch(batch, holds)?,
+    })
+}
+
+fn streamed(plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> DFResult<Vec<RecordBatch>> {
+    let plan = reset_plan_states(Arc::clone(plan))?;
+    let mut batches = Vec::new();
+    for partition in 0..plan.output_partitioning().partition_count() {
+        let mut stream = plan.execute(partition, Arc::clone(context))?;
+        while let Some(batch) = block_on(stream.next()) {
+            batches.push(batch?);
+        }
+    }
+    Ok(batches)
 }
 
 /// `AND` and `OR` decided by row in all conditions and columns.

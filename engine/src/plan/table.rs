@@ -153,6 +153,20 @@ impl SlotExec {
         ));
         Ok(SlotExec { name, slot, projection, properties })
     }
+
+    /// What is in the slot, with the columns that are wanted.
+    pub(super) fn rows(&self, context: &TaskContext) -> Result<Vec<RecordBatch>> {
+        let slots = context.session_config().get_extension::<Slots>();
+        let Some(mut batches) = slots.and_then(|slots| slots.read(self.slot)) else {
+            return internal_err!("a segment runs outside a worker's graph");
+        };
+        if let Some(columns) = &self.projection {
+            for batch in &mut batches {
+                *batch = batch.project(columns)?;
+            }
+        }
+        Ok(batches)
+    }
 }
 
 impl DisplayAs for SlotExec {
@@ -196,16 +210,7 @@ impl ExecutionPlan for SlotExec {
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let slots = context.session_config().get_extension::<Slots>();
-        let Some(mut batches) = slots.and_then(|slots| slots.read(self.slot)) else {
-            return internal_err!("a segment runs outside a worker's graph");
-        };
-        if let Some(columns) = &self.projection {
-            for batch in &mut batches {
-                *batch = batch.project(columns)?;
-            }
-        }
-        let batches = futures::stream::iter(batches.into_iter().map(Ok));
+        let batches = futures::stream::iter(self.rows(&context)?.into_iter().map(Ok));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 }

@@ -2,7 +2,11 @@
 //! of the run; positions, sinks and checkpoints are not touched. What is read, and in which order, depends on the names of the
 //! files alone, so the same input gives the same rows.
 
+mod cases;
+mod compare;
 pub(crate) mod needed;
+pub(crate) mod output;
+mod preview;
 mod turn;
 
 #[cfg(test)]
@@ -23,8 +27,10 @@ use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
 use crate::source::files::FilesInOrder;
 use crate::types::HIDDEN_COLUMNS;
+pub use cases::{CaseOutcome, run_cases};
 use needed::Output;
-pub(crate) use turn::Turns;
+pub use preview::{Preview, PreviewSettings, preview};
+use turn::Turns;
 pub use turn::{Counts, RejectedRecord};
 
 /// Stored rows that stand in for a source's records.
@@ -115,7 +121,8 @@ impl Replay {
         mut on_rows: impl FnMut(usize, RecordBatch) -> Result<()>,
         mut on_progress: impl FnMut(Progress),
     ) -> Result<Counts> {
-        let waiting = |files: &[(usize, FilesInOrder)]| files.iter().map(|(_, files)| files.bytes_waiting()).sum::<u64>();
+        let waiting =
+            |files: &[(usize, FilesInOrder)]| files.iter().map(|(_, files)| files.bytes_waiting()).sum::<u64>();
         let bytes_total = waiting(&self.files);
         for position in 0..self.files.len() {
             loop {
@@ -123,7 +130,9 @@ impl Replay {
                 let Some(block) = self.io.block_on(files.next())? else { break };
                 let turn = self.turns.take(*source, block, files.units())?;
                 if let Some(rejected) = turn.rejected.first().filter(|_| self.is_strict) {
-                    return Err(Error::data(format!("rejected: {rejected}; mend the rows, or replay without --strict")));
+                    return Err(Error::data(format!(
+                        "rejected: {rejected}; mend the rows, or replay without --strict"
+                    )));
                 }
                 for (sink, batches) in turn.outputs.into_iter().enumerate() {
                     batches.into_iter().try_for_each(|batch| on_rows(sink, batch))?;
@@ -143,8 +152,11 @@ pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Inp
     let place = Place { file: PathBuf::from("select"), line: 1, column: 1 };
     let output = Output { name: "rows".to_owned(), select: SqlText { sql: sql.to_owned(), place } };
     let pipeline = needed::with_outputs(pipeline, vec![output], &BTreeSet::new());
-    let inputs: Vec<Input> =
-        inputs.iter().filter(|input| pipeline.sources.iter().any(|source| source.name == input.source)).cloned().collect();
+    let inputs: Vec<Input> = inputs
+        .iter()
+        .filter(|input| pipeline.sources.iter().any(|source| source.name == input.source))
+        .cloned()
+        .collect();
     let replay = Replay::open(&pipeline, env, &inputs)?;
     let schema = replay.sink_schema(0);
     let mut batches = Vec::new();
@@ -171,7 +183,10 @@ fn check_names(pipeline: &Pipeline, inputs: &[Input]) -> Result<()> {
             )));
         }
         if !seen.insert(&input.source) {
-            return Err(Error::invalid(format!("source {} has two inputs; put the files into one folder", input.source)));
+            return Err(Error::invalid(format!(
+                "source {} has two inputs; put the files into one folder",
+                input.source
+            )));
         }
     }
     Ok(())

@@ -41,7 +41,10 @@ fn cut(mut pipeline: Pipeline, kept: &BTreeSet<String>) -> Pipeline {
         }
         None => false,
     };
-    let mut is_known = pipeline.sinks.iter().fold(true, |known, sink| note(&sink.select.sql, &mut tables) && known);
+    let mut is_known = true;
+    for sink in &pipeline.sinks {
+        is_known &= note(&sink.select.sql, &mut tables);
+    }
     // A view is read only by later ones, so going back each is judged when all its readers are known.
     for view in pipeline.views.iter().rev() {
         if tables.contains(&view.name) {

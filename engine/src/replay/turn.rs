@@ -135,7 +135,8 @@ impl Turns {
             rejected.push((record, RejectedRecord { unit, offset, reason: Reason::SqlError, detail }));
         }
         rejected.sort_by_key(|(record, _)| *record);
-        let outputs = output.sinks.into_iter().map(|batches| batches.iter().map(visible).collect()).collect::<Result<_>>()?;
+        let outputs =
+            output.sinks.into_iter().map(|batches| batches.iter().map(visible).collect()).collect::<Result<_>>()?;
         let rejected = rejected.into_iter().map(|(_, rejected)| rejected).collect();
         let turn = Turn { outputs, rejected, num_read: records.len() as u64 };
         self.counts.add(&turn);

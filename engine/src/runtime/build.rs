@@ -125,7 +125,16 @@ pub(crate) fn worker(
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
     for (number, source) in pipeline.sources.iter().enumerate() {
-        let opened = open_source(source, shared, index, pipeline.run.workers, waker.clone())?;
+        let seat = Seat {
+            membership: Membership::Group,
+            numbers: &shared.numbers,
+            io: &shared.io,
+            env: &shared.env,
+            worker: index,
+            num_workers: pipeline.run.workers,
+            waker: waker.clone(),
+        };
+        let opened = open_source(source, seat)?;
         feeds.push(Feed { source: opened, pending: Vec::new(), has_ended: false, is_assigned: false });
         lanes.push(SourceLane {
             name: source.name.clone(),
@@ -137,17 +146,16 @@ pub(crate) fn worker(
         });
     }
     let timeout = pipeline.run.stop_timeout;
-    let owner = format!("{}-{index}", pipeline.name);
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
-        let opened = open_sink(&sink.connector, shared, &format!("{owner}-{}", sink.name), Rows::Accepted, timeout)
+        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout)
             .map_err(|error| error.context(format!("sink {}", sink.name)))?;
         sinks.push(SinkLane::new(&sink.name, opened));
     }
     let dead_letter = match &pipeline.dead_letter {
         None => None,
         Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, &format!("{owner}-dead-letter"), Rows::Rejected, timeout)
+            let opened = open_sink(&settings.connector, shared, DEAD_LETTERS, Rows::Rejected, timeout)
                 .map_err(|error| error.context("dead_letter"))?;
             Some(SinkLane::new(DEAD_LETTERS, opened))
         }
@@ -175,45 +183,87 @@ pub(crate) fn worker(
         status: status.clone(),
         reported_at: clock::now(),
         pending_since: None,
+        first_feed: 0,
     })
 }
 
-fn open_source(source: &SourceSettings, shared: &Shared, worker: usize, num_workers: usize, waker: Waker) -> Result<Box<dyn Source>> {
+/// Whose source it is.
+struct Seat<'a> {
+    membership: Membership,
+    numbers: &'a AssignmentNumbers,
+    io: &'a Handle,
+    env: &'a BTreeMap<String, String>,
+    worker: usize,
+    num_workers: usize,
+    waker: Waker,
+}
+
+fn open_source(source: &SourceSettings, seat: Seat<'_>) -> Result<Box<dyn Source>> {
+    let Seat { membership, numbers, io, env, worker, num_workers, waker } = seat;
     match &source.connector {
         SourceConnector::Kafka(settings) => {
             let opening = Opening {
                 source: source.name.as_str().into(),
                 settings: settings.clone(),
-                membership: Membership::Group,
+                membership,
                 max_record_bytes: source.max_record_bytes,
-                numbers: shared.numbers.clone(),
+                numbers: numbers.clone(),
                 waker,
             };
             Ok(Box::new(KafkaSource::open(opening)?))
         }
         SourceConnector::Files(settings) => {
-            let lookup = |name: &str| shared.env.get(name).cloned();
+            let lookup = |name: &str| env.get(name).cloned();
             let (store, path) = crate::checkpoint::open_store(&settings.path, &lookup)?;
             let location = FilesLocation { source_name: source.name.clone(), store, path, format: settings.format, worker, num_workers };
-            Ok(Box::new(FilesSource::new(location, &shared.numbers, shared.io.clone(), waker)?))
+            Ok(Box::new(FilesSource::new(location, numbers, io.clone(), waker)?))
         }
         SourceConnector::Generator(settings) => {
-            Ok(Box::new(GeneratedSource::new(&source.name, settings, worker, &shared.numbers, Box::new(clock::monotonic()))?))
+            Ok(Box::new(GeneratedSource::new(&source.name, settings, worker, numbers, Box::new(clock::monotonic()))?))
         }
     }
 }
 
-fn open_sink(connector: &SinkConnector, shared: &Shared, owner: &str, rows: Rows, timeout: Duration) -> Result<Box<dyn Sink>> {
+/// Opens sources for one reader that shares them with nobody and leaves no trace.
+pub(crate) struct Alone<'a> {
+    numbers: AssignmentNumbers,
+    io: &'a Handle,
+    env: &'a BTreeMap<String, String>,
+    waker: Waker,
+}
+
+impl<'a> Alone<'a> {
+    pub(crate) fn new(env: &'a BTreeMap<String, String>, io: &'a Handle, waker: Waker) -> Alone<'a> {
+        Alone { numbers: AssignmentNumbers::default(), io, env, waker }
+    }
+
+    pub(crate) fn open(&self, source: &SourceSettings) -> Result<Box<dyn Source>> {
+        let (numbers, io, env) = (&self.numbers, self.io, self.env);
+        let waker = self.waker.clone();
+        open_source(source, Seat { membership: Membership::Alone, numbers, io, env, worker: 0, num_workers: 1, waker })
+    }
+}
+
+fn open_sink(
+    connector: &SinkConnector,
+    shared: &Shared,
+    name: &str,
+    rows: Rows,
+    timeout: Duration,
+) -> Result<Box<dyn Sink>> {
     match (connector, rows) {
         (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
         (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
         (SinkConnector::Parquet(settings), _) => {
-            let pipeline = shared.checkpoints.as_ref().map(Checkpoints::pipeline_id).ok_or_else(|| {
+            let checkpoints = shared.checkpoints.as_ref().ok_or_else(|| {
                 Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
             })?;
+            // The same for all workers and processes of the pipeline: whoever takes a unit over finds what was left of it.
+            let (folder, owner) = (shared.stores.open(&settings.path)?, format!("{}-{name}", checkpoints.pipeline_id()));
+            checkpoints.register_staging(&folder, &owner);
             let parts = ParquetParts {
-                folder: shared.stores.open(&settings.path)?,
-                owner: format!("{pipeline}-{owner}"),
+                folder,
+                owner,
                 runtime: shared.io.clone(),
                 clock: Arc::new(clock::monotonic()),
             };

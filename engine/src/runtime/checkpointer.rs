@@ -130,8 +130,16 @@ impl Checkpointer {
         let mut claimed = Vec::with_capacity(units.len());
         for ((assignment, unit), result) in units.iter().zip(results) {
             let (writer, recovered) = result.map_err(|error| error.context(format!("claiming {unit}")))?;
+            let mut claim = recovered_claim(*assignment, unit, recovered, sinks);
+            if claim.published.is_none() {
+                // Its first position is stored at once: until then a crash would have the settings resolved again.
+                self.due = clock::now();
+                if checkpoints.is_added(&writer) {
+                    claim.start = StartAt::Beginning;
+                }
+            }
             self.writers.insert(*assignment, writer);
-            claimed.push(recovered_claim(*assignment, unit, recovered, sinks));
+            claimed.push(claim);
         }
         Ok(claimed)
     }
@@ -160,16 +168,19 @@ impl Checkpointer {
             match &mut self.state {
                 State::Idle => return Ok(()),
                 State::Preparing { .. } => self.collect(driver)?,
-                State::Publishing { .. } => {
-                    self.conclude(driver)?;
-                }
+                State::Publishing { task, .. } if task.is_finished() => self.conclude(driver)?,
+                State::Publishing { .. } => {}
             }
             if matches!(self.state, State::Idle) {
                 return Ok(());
             }
             if clock::now() >= deadline {
+                let what = match self.state {
+                    State::Publishing { .. } => "the checkpoint was not published",
+                    State::Idle | State::Preparing { .. } => "sinks did not acknowledge all rows",
+                };
                 return Err(Error::unavailable(format!(
-                    "sinks did not acknowledge all rows within {:?}; the next start goes on from the last manifest",
+                    "{what} within {:?}; the next start goes on from the last manifest",
                     self.timeout
                 )));
             }

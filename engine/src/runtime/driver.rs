@@ -4,7 +4,10 @@
 //! - I1: a unit's position moves only after every sink has taken the epoch's rows.
 //! - I6: every record read is counted in exactly one outcome; asserted at the end of each epoch.
 
-use arrow::array::RecordBatch;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, Int64Array, RecordBatch};
 use metrics::Counter;
 
 use super::clock;
@@ -16,7 +19,7 @@ use crate::observe::metrics::{SourceMetrics, WorkerMetrics, rows_out};
 use crate::observe::status::SourceCounts;
 use crate::plan::{FailedRow, Graph};
 use crate::sink::Sink;
-use crate::types::{Assignment, Epoch, Hidden, RecordBlock, RowBlock};
+use crate::types::{Assignment, Epoch, EventTime, HIDDEN_W, Hidden, RecordBlock, RowBlock, Watermark, num_visible};
 
 /// What the driver needs of one source.
 #[derive(Debug)]
@@ -76,6 +79,8 @@ pub(crate) struct Driver {
     pub(crate) latency: Latency,
     /// Reused between epochs: (milliseconds, records) of runs of equal latency.
     latency_runs: Vec<(u64, u64)>,
+    /// Records and microseconds of the last epoch.
+    pub(crate) last_epoch: (u64, u64),
 }
 
 /// What a source read: records, or rows of a source that has columns already.
@@ -102,6 +107,8 @@ struct Lane {
     num_stale: usize,
     num_late: usize,
     num_rows: usize,
+    /// W of each unit that has rejected records, after the block was decoded.
+    watermarks: BTreeMap<u32, Watermark>,
 }
 
 impl Driver {
@@ -123,6 +130,7 @@ impl Driver {
             metrics,
             latency,
             latency_runs: Vec::new(),
+            last_epoch: (0, 0),
         }
     }
 
@@ -162,8 +170,8 @@ impl Driver {
         self.note_latencies(&inputs)?;
         let output = self.graph.run(inputs.clone())?;
         note_failed_rows(&mut lanes, &inputs, &output.rejected)?;
-        for lane in &lanes {
-            self.bury(lane)?;
+        for (lane, (_, batch)) in lanes.iter().zip(&inputs) {
+            self.bury(lane, batch)?;
         }
         for (position, (lane, batches)) in self.sinks.iter_mut().zip(output.sinks).enumerate() {
             for batch in batches {
@@ -178,7 +186,9 @@ impl Driver {
         self.epoch = self.epoch.next();
         self.metrics.epochs.increment(1);
         self.metrics.epoch_rows.record(num_records as f64);
-        self.metrics.epoch_duration.record(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.metrics.epoch_duration.record(took.as_secs_f64());
+        self.last_epoch = (num_records as u64, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         Ok(())
     }
 
@@ -191,6 +201,8 @@ impl Driver {
         };
         let decoded = decoded.map_err(|error| error.context(format!("source {}", lane.name)))?;
         let num_rows = decoded.batch.num_rows();
+        let unit_of = |rejected: &Rejected| records.units[rejected.record];
+        let watermarks = decoded.rejected.iter().map(unit_of).map(|unit| (unit, lane.decoder.watermark(Assignment(unit)))).collect();
         let lane = Lane {
             source,
             records,
@@ -198,12 +210,13 @@ impl Driver {
             num_stale: decoded.num_stale,
             num_late: decoded.num_late,
             num_rows,
+            watermarks,
         };
         Ok((lane, decoded.batch))
     }
 
     /// Writes a source's rejected records to the dead letters.
-    fn bury(&mut self, lane: &Lane) -> Result<()> {
+    fn bury(&mut self, lane: &Lane, accepted: &RecordBatch) -> Result<()> {
         if lane.rejected.is_empty() {
             return Ok(());
         }
@@ -212,6 +225,7 @@ impl Driver {
             return Err(no_dead_letter(lane, source, &self.units));
         };
         let batch = dead_letter_batch(&lane.records, &lane.rejected, self.units.names(), source.max_record_bytes)?;
+        let batch = with_watermarks(batch, &watermarks_before(lane, &Hidden::of(accepted)?))?;
         sink.write(self.sinks.len(), batch, &self.units)
     }
 
@@ -290,6 +304,37 @@ fn note_failed_rows(lanes: &mut [Lane], inputs: &[(usize, RecordBatch)], failed:
     Ok(())
 }
 
+/// W before each rejected record. A sink of dead letters that lags behind is a place to restart from (I4), so its rows need
+/// W as exactly as accepted ones.
+fn watermarks_before(lane: &Lane, accepted: &Hidden<'_>) -> Vec<Option<i64>> {
+    let value = |row: usize| accepted.w.is_valid(row).then(|| accepted.w.value(row));
+    // Before the block: W of the unit's first accepted row, or where none was accepted, what it still is.
+    let mut current: BTreeMap<u32, Option<i64>> =
+        lane.watermarks.iter().map(|(unit, w)| (*unit, w.get().map(EventTime::as_micros))).collect();
+    current.extend((0..accepted.num_rows()).rev().map(|row| (accepted.unit.value(row), value(row))));
+    let mut before = Vec::with_capacity(lane.rejected.len());
+    let (mut row, mut rejected) = (0, lane.rejected.iter().peekable());
+    for record in 0..lane.records.len() {
+        let (unit, offset) = (lane.records.units[record], lane.records.offsets[record]);
+        if rejected.next_if(|one| one.record == record).is_some() {
+            before.push(current.get(&unit).copied().flatten());
+        }
+        if row < accepted.num_rows() && accepted.unit.value(row) == unit && accepted.offset.value(row) == offset {
+            current.insert(unit, value(row).max(Some(accepted.event_time.value(row))));
+            row += 1;
+        }
+    }
+    before
+}
+
+fn with_watermarks(batch: RecordBatch, watermarks: &[Option<i64>]) -> Result<RecordBatch> {
+    let at = num_visible(&batch) + HIDDEN_W;
+    let mut columns = batch.columns().to_vec();
+    columns[at] = Arc::new(Int64Array::from(watermarks.to_vec()));
+    RecordBatch::try_new(batch.schema(), columns)
+        .map_err(|error| Error::internal("dead letters cannot be given their watermarks").with_source(error))
+}
+
 fn no_dead_letter(lane: &Lane, source: &SourceLane, units: &HeldUnits) -> Error {
     let first = &lane.rejected[0];
     let unit = units.names().get(Assignment(lane.records.units[first.record]));
@@ -300,4 +345,36 @@ fn no_dead_letter(lane: &Lane, source: &SourceLane, units: &HeldUnits) -> Error 
         first.reason.as_str(),
         first.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::UInt32Array;
+
+    use super::*;
+
+    #[test]
+    fn a_rejected_record_knows_w_before_it() {
+        let mut records = RecordBlock::default();
+        // Offsets 10 to 15 of unit 1 and 20 of unit 2; 10, 12, 14, 15 of unit 1 and 20 of unit 2 are rejected, 14 by SQL.
+        for (unit, offset) in [(1, 10), (1, 11), (1, 12), (2, 20), (1, 13), (1, 14), (1, 15)] {
+            records.units.push(unit);
+            records.offsets.push(offset);
+        }
+        let rejected = [0, 2, 3, 5, 6].map(|record| Rejected { record, reason: Reason::NotJson, detail: None }).to_vec();
+        let watermarks = BTreeMap::from([(1, Watermark::NONE), (2, {
+            let mut w = Watermark::NONE;
+            w.advance(EventTime::from_micros(7));
+            w
+        })]);
+        let lane = Lane { source: 0, records, rejected, num_stale: 0, num_late: 0, num_rows: 3, watermarks };
+        let unit = UInt32Array::from(vec![1, 1, 1]);
+        let offset = Int64Array::from(vec![11, 13, 14]);
+        let event_time = Int64Array::from(vec![100, 90, 300]);
+        let w = Int64Array::from(vec![Some(50), Some(100), Some(100)]);
+        let none = Int64Array::from(vec![-1, -1, -1]);
+        let ordinal = UInt32Array::from(vec![0, 0, 0]);
+        let accepted = Hidden { unit: &unit, offset: &offset, ordinal: &ordinal, event_time: &event_time, w: &w, broker_time: &none };
+        assert_eq!(watermarks_before(&lane, &accepted), [Some(50), Some(100), Some(7), Some(100), Some(300)]);
+    }
 }

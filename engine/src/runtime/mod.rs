@@ -11,6 +11,7 @@ pub mod tasks;
 mod units;
 mod worker;
 
-pub use functions::{plan_unloaded, unloaded_functions};
+pub(crate) use build::Alone;
 pub use build::compile;
+pub use functions::{plan_unloaded, unloaded_functions};
 pub use run::{RunHandle, RunSummary, start};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,12 @@ use crate::observe::status::{SourceCounts, Status, StatusBoard};
 use crate::observe::{http, metrics};
 use crate::pipeline::settings::Pipeline;
 use crate::source::Waker;
+
+/// Beyond its time-out a stop may take this long: a worker that is in the middle of a question to a service looks up only
+/// when that is answered, and then has the time-out to drain and to leave.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How often the supervisor looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A run in progress.
 #[derive(Debug)]
@@ -149,7 +156,8 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
         .into_iter()
         .map(|worker| tasks::spawn_thread(&format!("tidemill-w{}", worker.index), move || worker.run()))
         .collect::<Result<Vec<_>>>()?;
-    let supervisor = Supervisor { workers, stop: stop.clone(), wakers: wakers.clone(), http_task, io, shared: Arc::new(shared) };
+    let stop_timeout = pipeline.run.stop_timeout;
+    let supervisor = Supervisor { workers, stop: stop.clone(), stop_timeout, wakers: wakers.clone(), http_task, io, shared: Arc::new(shared) };
     let supervisor = tasks::spawn_thread("tidemill-supervisor", move || supervisor.run())?;
     Ok(RunHandle { stop, wakers, status, latency, http: address, supervisor })
 }
@@ -158,6 +166,7 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
 struct Supervisor {
     workers: Vec<JoinHandle<Result<()>>>,
     stop: CancellationToken,
+    stop_timeout: Duration,
     wakers: Vec<Waker>,
     http_task: Option<tokio::task::JoinHandle<()>>,
     io: Runtime,
@@ -167,6 +176,7 @@ struct Supervisor {
 impl Supervisor {
     fn run(mut self) -> Result<()> {
         let mut verdict = Ok(());
+        let mut stopping_since = None;
         let mut running: Vec<(usize, JoinHandle<Result<()>>)> = self.workers.drain(..).enumerate().collect();
         while !running.is_empty() {
             let (ended, rest): (Vec<_>, Vec<_>) = running.into_iter().partition(|(_, worker)| worker.is_finished());
@@ -180,14 +190,31 @@ impl Supervisor {
                     verdict = verdict.and(Err(error));
                 }
             }
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            if self.is_overdue(&mut stopping_since) {
+                // Their threads end with the process; what they had not published comes again with the next start.
+                verdict = verdict.and(Err(overdue(running.len(), self.stop_timeout)));
+                self.io.shutdown_background();
+                return verdict;
+            }
+            std::thread::sleep(LOOK_INTERVAL);
         }
         self.stop.cancel();
         if let Some(task) = self.http_task.take() {
-            drop(self.io.block_on(async { tokio::time::timeout(std::time::Duration::from_secs(1), task).await }));
+            drop(self.io.block_on(async { tokio::time::timeout(Duration::from_secs(1), task).await }));
         }
         drop(self.shared);
-        self.io.shutdown_timeout(std::time::Duration::from_secs(5));
+        self.io.shutdown_timeout(Duration::from_secs(5));
         verdict
     }
+
+    /// Whether a stop was asked for, and the workers have had their time for it.
+    fn is_overdue(&self, stopping_since: &mut Option<Instant>) -> bool {
+        self.stop.is_cancelled() && stopping_since.get_or_insert_with(clock::now).elapsed() >= self.stop_timeout + STOP_GRACE
+    }
+}
+
+fn overdue(num_workers: usize, stop_timeout: Duration) -> Error {
+    Error::unavailable(format!(
+        "{num_workers} workers did not stop within {stop_timeout:?}: a service does not answer; the next start goes on from the last manifest"
+    ))
 }

@@ -20,6 +20,8 @@ use crate::types::{Assignment, Offset, StateUnit};
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// Sleep while deliveries of a checkpoint are outstanding.
 const PREPARING_WAIT: Duration = Duration::from_millis(1);
+/// How long leaving a group may take: all is published by then, and a group notices by itself.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often positions are reported and the status document is written.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -61,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) status: StatusBoard,
     pub(crate) reported_at: Instant,
     pub(crate) pending_since: Option<Instant>,
+    /// The source that is listened to first in the next turn.
+    pub(crate) first_feed: usize,
 }
 
 impl Worker {
@@ -72,7 +76,7 @@ impl Worker {
         self.status.update(self.index, |worker| worker.ready = false);
         for feed in &mut self.feeds {
             // After an error the client is closed without publishing: the next start goes on from the last manifest.
-            if let Err(error) = feed.source.close(self.stop_timeout) {
+            if let Err(error) = feed.source.close(self.stop_timeout.min(CLOSE_TIMEOUT)) {
                 tracing::warn!(%error, "a source did not close");
             }
         }
@@ -115,10 +119,14 @@ impl Worker {
         self.feeds.iter().flat_map(|feed| &feed.pending).map(Block::len).sum()
     }
 
-    /// Takes what the sources have, up to a full epoch. Whether anything was heard.
+    /// Takes what the sources have, up to a full epoch. Whether anything was heard. Each turn begins with another source, so
+    /// that a busy one does not keep the others, and their groups, from being heard.
     fn listen(&mut self) -> Result<bool> {
         let mut heard = false;
-        for index in 0..self.feeds.len() {
+        let num_feeds = self.feeds.len();
+        self.first_feed = (self.first_feed + 1) % num_feeds.max(1);
+        for turn in 0..num_feeds {
+            let index = (self.first_feed + turn) % num_feeds;
             while self.num_pending() < self.trigger.max_batch_rows {
                 let Some(event) = self.feeds[index].source.next_event()? else { break };
                 heard = true;
@@ -173,6 +181,10 @@ impl Worker {
     fn take_over(&mut self, index: usize, units: Vec<(Assignment, StateUnit)>) -> Result<()> {
         self.driver.metrics.rebalances.increment(1);
         self.feeds[index].is_assigned = true;
+        if !units.is_empty() {
+            // Of a bounded source that had ended: it says so again when these have ended too.
+            self.feeds[index].has_ended = false;
+        }
         let num_sinks = self.driver.num_sinks();
         let names: Vec<String> = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
         let claimed = self.checkpointer.claim(&units, &names)?;
@@ -283,6 +295,8 @@ impl Worker {
         self.status.update(self.index, |worker| {
             worker.ready = is_ready;
             worker.epochs = driver.epoch.get() - 1;
+            worker.last_epoch_rows = driver.last_epoch.0;
+            worker.last_epoch_micros = driver.last_epoch.1;
             worker.sources = sources;
             worker.rows_out = rows_out;
             worker.partitions = partitions;

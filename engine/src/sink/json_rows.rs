@@ -12,7 +12,7 @@ use crate::types::num_visible;
 
 /// The rows of the batch that was encoded last.
 #[derive(Debug, Default)]
-pub(super) struct JsonRows {
+pub(crate) struct JsonRows {
     data: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -20,10 +20,14 @@ pub(super) struct JsonRows {
 impl JsonRows {
     /// Encodes the visible columns of `batch`, in the place of what was there.
     pub(super) fn encode(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.encode_columns(batch, num_visible(batch))
+    }
+
+    /// Encodes the first `visible` columns of `batch`, in the place of what was there.
+    pub(crate) fn encode_columns(&mut self, batch: &RecordBatch, visible: usize) -> Result<()> {
         self.data.clear();
         self.ends.clear();
         let failed = |error| Error::internal("rows cannot be written as JSON").with_source(error);
-        let visible = num_visible(batch);
         let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = batch
             .schema_ref()
             .fields()
@@ -52,12 +56,12 @@ impl JsonRows {
     }
 
     /// Number of rows.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// The JSON text of a row, without a line end.
-    pub(super) fn row(&self, index: usize) -> &[u8] {
+    pub(crate) fn row(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.data[start..self.ends[index]]
     }

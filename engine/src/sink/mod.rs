@@ -6,7 +6,7 @@
 //! positions is acknowledged or stored; nothing becomes visible of files before the manifest that names them.
 
 pub mod console;
-mod json_rows;
+pub(crate) mod json_rows;
 pub mod kafka;
 pub mod parquet;
 pub mod recorded;

@@ -8,7 +8,7 @@ mod time;
 mod unit;
 
 pub use offset::{Offset, OffsetRange};
-pub use position::{HIDDEN_COLUMNS, HIDDEN_PREFIX, Hidden, hidden_fields, num_visible};
+pub use position::{HIDDEN_COLUMNS, HIDDEN_PREFIX, HIDDEN_W, Hidden, hidden_fields, num_visible};
 pub use record::{BytesColumn, Headers, RecordBlock, RowBlock};
 pub use time::{EventTime, Watermark};
 pub use unit::{Assignment, Epoch, Generation, StateUnit, Units};

@@ -23,6 +23,9 @@ pub const HIDDEN_COLUMNS: [&str; 6] = [
     "__tm_broker_time",
 ];
 
+/// Place of W among the hidden columns.
+pub const HIDDEN_W: usize = 4;
+
 /// The fields of the hidden columns.
 #[must_use]
 pub fn hidden_fields() -> &'static [FieldRef; 6] {

@@ -13,7 +13,7 @@ macro_rules! golden {
         )
     };
 }
-/// Small models, and rows with the scores that Python's LightGBM gives them (`tests/oracle_lightgbm.py --golden`).
+/// Small models, and rows with the scores that Python's LightGBM gives them (`tests/python/oracle_lightgbm.py --golden`).
 const GOLDEN: [(&str, &str, &str); 6] = [
     golden!("binary_31"),
     golden!("zero_as_missing"),
@@ -341,7 +341,7 @@ proptest! {
 }
 
 #[test]
-#[ignore = "needs the folder that tests/oracle_lightgbm.py writes, in TIDEMILL_LIGHTGBM_ORACLE"]
+#[ignore = "needs the folder that tests/python/oracle_lightgbm.py writes, in TIDEMILL_LIGHTGBM_ORACLE"]
 fn python_scores_the_same_bits() {
     let folder = std::env::var_os("TIDEMILL_LIGHTGBM_ORACLE")
         .expect("TIDEMILL_LIGHTGBM_ORACLE names the folder");

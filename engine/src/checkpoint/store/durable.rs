@@ -107,7 +107,9 @@ fn put(path: &FilePath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
             _ => generic("create", path, &error),
         }),
         PutMode::Overwrite => fs::rename(&staged, path).map_err(|error| generic("write", path, &error)),
-        PutMode::Update(_) => Err(Error::NotImplemented { operation: "update of an object".into(), implementer: STORE.into() }),
+        PutMode::Update(_) => {
+            Err(Error::NotImplemented { operation: "update of an object".into(), implementer: STORE.into() })
+        }
     });
     // After a rename it is gone; otherwise it is of no use, and left behind it would only take room.
     drop(fs::remove_file(&staged));

@@ -66,7 +66,9 @@ impl Folder {
     /// An object's path in the store.
     pub fn at(&self, name: &str) -> Result<Path> {
         let path = if self.path.is_root() { name.to_owned() } else { format!("{}/{name}", self.path) };
-        Path::parse(path).map_err(|error| Error::invalid(format!("{} is not a name for an object", self.place(name))).with_source(error))
+        Path::parse(path).map_err(|error| {
+            Error::invalid(format!("{} is not a name for an object", self.place(name))).with_source(error)
+        })
     }
 
     /// The object's bytes; `None` when there is none. One larger than `bytes_max` is not read.
@@ -156,8 +158,10 @@ impl Folder {
         let metas: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.map_err(failed)?;
         let start = if self.path.is_root() { 0 } else { self.path.as_ref().len() + 1 };
         let name = |path: &Path| path.as_ref().get(start..).map(str::to_owned);
-        let mut listed: Vec<Listed> =
-            metas.into_iter().filter_map(|meta| Some(Listed { name: name(&meta.location)?, bytes: meta.size })).collect();
+        let mut listed: Vec<Listed> = metas
+            .into_iter()
+            .filter_map(|meta| Some(Listed { name: name(&meta.location)?, bytes: meta.size }))
+            .collect();
         listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
     }

@@ -40,7 +40,8 @@ pub fn open_store(uri: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<(Ar
 }
 
 fn open_local(uri: &str, path: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    let wrong = |error: &dyn fmt::Display| Error::invalid(format!("`{uri}` cannot be used as a folder or file: {error}"));
+    let wrong =
+        |error: &dyn fmt::Display| Error::invalid(format!("`{uri}` cannot be used as a folder or file: {error}"));
     let absolute = std::path::absolute(path).map_err(|error| wrong(&error))?;
     let path = Path::from_absolute_path(absolute).map_err(|error| wrong(&error))?;
     Ok((Arc::new(DurableLocal::new()), path))
@@ -111,7 +112,8 @@ pub(crate) fn store_error(act: &str, place: &str, error: object_store::Error) ->
         | StoreError::InvalidPath { .. }) => Error::invalid(format!("cannot {act} {place}")).with_source(error),
         // Not found where something must be: a bucket that does not exist is the common case.
         error @ StoreError::NotFound { .. } => {
-            Error::invalid(format!("cannot {act} {place}: it is not there (for S3: does the bucket exist?)")).with_source(error)
+            Error::invalid(format!("cannot {act} {place}: it is not there (for S3: does the bucket exist?)"))
+                .with_source(error)
         }
         error => Error::unavailable(format!("cannot {act} {place}")).with_source(error),
     }

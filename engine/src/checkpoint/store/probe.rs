@@ -65,7 +65,10 @@ async fn check(folder: &Folder, single: &str, contended: &str, retry: &RetryPoli
     match (winners.as_slice(), there) {
         ([winner], Some(there)) if **winner == there => Ok(()),
         (winners, _) => {
-            let problem = format!("of {WRITERS} creations of one object at the same time {} succeeded; expected exactly one", winners.len());
+            let problem = format!(
+                "of {WRITERS} creations of one object at the same time {} succeeded; expected exactly one",
+                winners.len()
+            );
             Err(refused(folder, &problem))
         }
     }

@@ -29,7 +29,11 @@ const PASSED_THROUGH: [&str; 9] = [
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
 ];
 
-pub(super) fn open(uri: &str, rest: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<(Arc<dyn ObjectStore>, Path)> {
+pub(super) fn open(
+    uri: &str,
+    rest: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
         return Err(Error::invalid(format!("`{uri}` names no bucket: expected `s3://bucket/prefix`")));
@@ -58,12 +62,14 @@ pub(super) fn open(uri: &str, rest: &str, env: &dyn Fn(&str) -> Option<String>) 
     }
     for name in PASSED_THROUGH {
         if let Some(value) = value(&[name]) {
-            let key: AmazonS3ConfigKey = name.to_lowercase().parse().map_err(|_| {
-                Error::internal(format!("the client of S3 does not know {name}"))
-            })?;
+            let key: AmazonS3ConfigKey = name
+                .to_lowercase()
+                .parse()
+                .map_err(|_| Error::internal(format!("the client of S3 does not know {name}")))?;
             builder = builder.with_config(key, value);
         }
     }
-    let store = builder.build().map_err(|error| Error::invalid(format!("`{uri}` cannot be opened")).with_source(error))?;
+    let store =
+        builder.build().map_err(|error| Error::invalid(format!("`{uri}` cannot be opened")).with_source(error))?;
     Ok((Arc::new(store), path))
 }

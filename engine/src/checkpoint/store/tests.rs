@@ -78,7 +78,9 @@ async fn a_store_whose_creations_overwrite_is_refused() {
     let careless = FaultStore::new(inner, move |_, operation, path| {
         if operation == Operation::Create {
             let (store, path) = (Arc::clone(&deleting), path.clone());
-            futures::executor::block_on(async move { drop(object_store::ObjectStoreExt::delete(&*store, &path).await) });
+            futures::executor::block_on(
+                async move { drop(object_store::ObjectStoreExt::delete(&*store, &path).await) },
+            );
         }
         None
     });
@@ -95,7 +97,9 @@ async fn a_store_that_does_not_answer_is_unavailable_not_refused() {
 
 #[tokio::test]
 async fn a_creation_that_stays_in_conflict_ends_as_unavailable() {
-    let storm = FaultStore::new(Arc::new(InMemory::new()), |_, operation, _| (operation == Operation::Create).then_some(Fault::Conflict));
+    let storm = FaultStore::new(Arc::new(InMemory::new()), |_, operation, _| {
+        (operation == Operation::Create).then_some(Fault::Conflict)
+    });
     let error = in_memory(storm).create("x", &Bytes::from_static(b"1"), 10, &QUICK).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("after 3 attempts"), "{error}");
@@ -103,7 +107,8 @@ async fn a_creation_that_stays_in_conflict_ends_as_unavailable() {
 
 #[test]
 fn waits_grow_and_are_bounded() {
-    let retry = RetryPolicy { attempts_max: 9, first_wait: Duration::from_millis(50), wait_max: Duration::from_secs(1) };
+    let retry =
+        RetryPolicy { attempts_max: 9, first_wait: Duration::from_millis(50), wait_max: Duration::from_secs(1) };
     let waits: Vec<u128> = (1..8).map(|attempt| retry.wait(attempt).as_millis()).collect();
     assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
 }
@@ -129,7 +134,8 @@ async fn a_local_folder_creates_once_renames_lists_and_forgets() {
     folder.delete("deep/er/x").await.unwrap();
     assert_eq!(folder.list("nowhere").await.unwrap(), []);
     // No temporary file is left: the disk has what the listing shows.
-    let on_disk: Vec<_> = std::fs::read_dir(temporary.path().join("a/b=2F")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let on_disk: Vec<_> =
+        std::fs::read_dir(temporary.path().join("a/b=2F")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(on_disk, ["c"]);
 }
 

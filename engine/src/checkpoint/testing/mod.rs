@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -70,7 +70,10 @@ pub struct FaultStore {
 
 impl FaultStore {
     /// A view of `inner` that fails as `script` says: it is given the operation's number, from 0, and what it is.
-    pub fn new(inner: Arc<dyn ObjectStore>, script: impl FnMut(u64, Operation, &Path) -> Option<Fault> + Send + 'static) -> FaultStore {
+    pub fn new(
+        inner: Arc<dyn ObjectStore>,
+        script: impl FnMut(u64, Operation, &Path) -> Option<Fault> + Send + 'static,
+    ) -> FaultStore {
         let state =
             State { script: Box::new(script), jitter: None, num_operations: 0, has_crashed: false, log: Vec::new() };
         FaultStore { inner, state: Arc::new(Mutex::new(state)) }
@@ -148,7 +151,12 @@ impl FaultStore {
         }
     }
 
-    async fn run<T>(&self, operation: Operation, path: &Path, effect: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn run<T>(
+        &self,
+        operation: Operation,
+        path: &Path,
+        effect: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         let fault = self.enter(operation, path).await?;
         let result = effect.await;
         self.let_others_in().await;
@@ -201,7 +209,9 @@ impl ObjectStore for FaultStore {
         'life1: 'async_trait,
         Self: 'async_trait,
     {
-        Box::pin(async move { self.run(Operation::Write, location, self.inner.put_multipart_opts(location, opts)).await })
+        Box::pin(
+            async move { self.run(Operation::Write, location, self.inner.put_multipart_opts(location, opts)).await },
+        )
     }
 
     fn get_opts<'life0, 'life1, 'async_trait>(

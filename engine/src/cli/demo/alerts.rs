@@ -43,7 +43,7 @@ impl Alerts {
             settings: Settings {
                 connection: plain_connection(brokers),
                 topics: vec![topic.to_owned()],
-                group: String::new(),
+                group: "tidemill-demo".to_owned(),
                 start: StartPosition::Earliest,
                 until: Until::Forever,
                 rate_limit: None,

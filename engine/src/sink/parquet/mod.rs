@@ -16,8 +16,8 @@ use arrow::array::{Array as _, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use tokio::runtime::Handle;
 
-use crate::checkpoint::Folder;
-use crate::checkpoint::layout::{file_name_part, unit_folder};
+use crate::checkpoint::layout::{file_name_part, staging_folder};
+use crate::checkpoint::{Folder, RetryPolicy};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::ParquetSink as ParquetSettings;
 use crate::sink::{PrepareRequest, PreparedUnit, Sink, StagedFile};
@@ -26,13 +26,13 @@ use crate::types::{Assignment, EventTime, Hidden, Offset, OffsetRange, StateUnit
 use open_file::{OpenFile, RowMark};
 use upload::Upload;
 
-/// The folder that readers do not look into.
-pub const STAGING_FOLDER: &str = "_staging";
-
 /// Memory for open files and for those on their way, over all units.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
 /// Rows are appended in pieces of at most this, so that the limits of a file are looked at often enough.
 const PIECE_ROWS_MAX: usize = 8192;
+/// Uploads, beside the attempts of the store's own client.
+const RETRY: RetryPolicy =
+    RetryPolicy { attempts_max: 6, first_wait: Duration::from_millis(100), wait_max: Duration::from_secs(2) };
 /// How long a write waits for room: 30 s.
 const WAIT: Duration = Duration::from_millis(5);
 const WAITS_MAX: usize = 6000;
@@ -64,6 +64,7 @@ impl fmt::Debug for ParquetParts {
 pub struct ParquetSink {
     parts: ParquetParts,
     limits: Limits,
+    retry: RetryPolicy,
     units: BTreeMap<Assignment, UnitFiles>,
     preparing: Option<Vec<Preparing>>,
 }
@@ -103,7 +104,7 @@ impl ParquetSink {
             age: settings.max_age,
             memory_bytes: MEMORY_BYTES_MAX,
         };
-        ParquetSink { parts, limits, units: BTreeMap::new(), preparing: None }
+        ParquetSink { parts, limits, retry: RETRY, units: BTreeMap::new(), preparing: None }
     }
 
     /// With another limit for memory than the default of 64 MiB.
@@ -113,10 +114,18 @@ impl ParquetSink {
         self
     }
 
+    /// With other attempts for uploads than the default of six over some seconds.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryPolicy) -> ParquetSink {
+        self.retry = retry;
+        self
+    }
+
     /// Bytes held, in open files and in those on their way.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.units.values().filter_map(|files| files.open.as_ref()).map(OpenFile::memory_bytes).sum::<usize>() + self.upload_bytes()
+        self.units.values().filter_map(|files| files.open.as_ref()).map(OpenFile::memory_bytes).sum::<usize>()
+            + self.upload_bytes()
     }
 
     fn upload_bytes(&self) -> usize {
@@ -130,7 +139,13 @@ impl ParquetSink {
         batch.project(&columns).map_err(|error| Error::internal("a batch cannot be projected").with_source(error))
     }
 
-    fn append(&mut self, assignment: Assignment, unit: &StateUnit, batch: &RecordBatch, marks: &[RowMark]) -> Result<()> {
+    fn append(
+        &mut self,
+        assignment: Assignment,
+        unit: &StateUnit,
+        batch: &RecordBatch,
+        marks: &[RowMark],
+    ) -> Result<()> {
         let (limits, now) = (self.limits, (self.parts.clock)());
         let files = self.units.entry(assignment).or_insert_with(|| UnitFiles {
             unit: unit.clone(),
@@ -140,8 +155,10 @@ impl ParquetSink {
         });
         let mut at = 0;
         while at < marks.len() {
-            if let Some(open) = files.open.take_if(|open| open.is_due(&limits, now) && marks[at].offset > open.last().offset) {
-                files.roll(open, None, &self.parts)?;
+            if let Some(open) =
+                files.open.take_if(|open| open.is_due(&limits, now) && marks[at].offset > open.last().offset)
+            {
+                files.roll(open, None, &self.parts, self.retry)?;
             }
             let open = match &mut files.open {
                 Some(open) => open,
@@ -168,7 +185,9 @@ impl ParquetSink {
         if self.memory_bytes() <= self.limits.memory_bytes {
             return Ok(());
         }
-        if let Some(open) = self.units.values_mut().filter_map(|files| files.open.as_mut()).max_by_key(|open| open.memory_bytes()) {
+        if let Some(open) =
+            self.units.values_mut().filter_map(|files| files.open.as_mut()).max_by_key(|open| open.memory_bytes())
+        {
             // At the next record of its unit, or at the next checkpoint.
             open.set_due();
         }
@@ -186,7 +205,8 @@ impl ParquetSink {
     }
 
     fn mark(hidden: &Hidden<'_>, row: usize) -> Result<RowMark> {
-        let offset = Offset::new(hidden.offset.value(row)).ok_or_else(|| Error::internal("a row has a negative offset"))?;
+        let offset =
+            Offset::new(hidden.offset.value(row)).ok_or_else(|| Error::internal("a row has a negative offset"))?;
         let mut before = Watermark::NONE;
         if hidden.w.is_valid(row) {
             before.advance(EventTime::from_micros(hidden.w.value(row)));
@@ -197,12 +217,12 @@ impl ParquetSink {
 
 impl UnitFiles {
     /// Closes `open` and sends it up. Its range ends at `upto`, or after its last record.
-    fn roll(&mut self, open: OpenFile, upto: Option<Offset>, parts: &ParquetParts) -> Result<()> {
+    fn roll(&mut self, open: OpenFile, upto: Option<Offset>, parts: &ParquetParts, retry: RetryPolicy) -> Result<()> {
         let after_last = Offset::after(open.last().offset.get());
         let end = upto.unwrap_or(after_last);
-        let range = OffsetRange::new(open.range_start(), end)
-            .filter(|_| after_last <= end)
-            .ok_or_else(|| Error::internal(format!("rows of {} were written beyond the offset {end} of a checkpoint", self.unit)))?;
+        let range = OffsetRange::new(open.range_start(), end).filter(|_| after_last <= end).ok_or_else(|| {
+            Error::internal(format!("rows of {} were written beyond the offset {end} of a checkpoint", self.unit))
+        })?;
         let rows = open.num_rows() as u64;
         let bytes = open.finish(&self.unit, range).map_err(|error| error.context(format!("rows of {}", self.unit)))?;
         let staged = StagedFile {
@@ -213,7 +233,7 @@ impl UnitFiles {
             rows,
             range,
         };
-        self.rolled.push(Upload::start(&parts.runtime, parts.folder.clone(), staged, bytes));
+        self.rolled.push(Upload::start(&parts.runtime, parts.folder.clone(), staged, bytes, retry));
         self.rolled_to = Some(end);
         Ok(())
     }
@@ -228,7 +248,10 @@ impl UnitFiles {
             }
         };
         if position > upto {
-            return Err(Error::internal(format!("rows of {} were written beyond the offset {upto} of a checkpoint", self.unit)));
+            return Err(Error::internal(format!(
+                "rows of {} were written beyond the offset {upto} of a checkpoint",
+                self.unit
+            )));
         }
         let uploads = std::mem::take(&mut self.rolled);
         let files = uploads.iter().map(|upload| upload.staged().clone()).collect();
@@ -255,8 +278,9 @@ impl Sink for ParquetSink {
             let of_unit = if rows.len() == columns.num_rows() {
                 columns.clone()
             } else {
-                take_record_batch(&columns, &UInt32Array::from(rows))
-                    .map_err(|error| Error::internal("rows of a unit cannot be taken from a batch").with_source(error))?
+                take_record_batch(&columns, &UInt32Array::from(rows)).map_err(|error| {
+                    Error::internal("rows of a unit cannot be taken from a batch").with_source(error)
+                })?
             };
             self.append(assignment, unit, &of_unit, &marks)?;
         }
@@ -271,17 +295,20 @@ impl Sink for ParquetSink {
         let closing: BTreeSet<Assignment> = request.close.into_iter().collect();
         let mut preparing = Vec::with_capacity(request.upto.len());
         for (assignment, upto, unit) in request.upto {
-            let files =
-                self.units.entry(assignment).or_insert_with(|| UnitFiles { unit, open: None, rolled: Vec::new(), rolled_to: None });
+            let files = self.units.entry(assignment).or_insert_with(|| UnitFiles {
+                unit,
+                open: None,
+                rolled: Vec::new(),
+                rolled_to: None,
+            });
             let is_closing = closing.contains(&assignment);
             if let Some(open) = files.open.take_if(|open| is_closing || open.is_due(&self.limits, now)) {
-                files.roll(open, Some(upto), &self.parts)?;
+                files.roll(open, Some(upto), &self.parts, self.retry)?;
             }
             preparing.push(files.prepare(assignment, upto)?);
-            if is_closing {
-                self.units.remove(&assignment);
-            }
         }
+        // Also of units that close without being asked for: nothing of theirs can be published.
+        self.units.retain(|assignment, _| !closing.contains(assignment));
         self.preparing = Some(preparing);
         Ok(())
     }
@@ -311,10 +338,6 @@ impl Sink for ParquetSink {
     }
 }
 
-fn staging_folder(owner: &str, unit: &StateUnit) -> String {
-    format!("{STAGING_FOLDER}/{}/{}", file_name_part(owner), unit_folder(unit))
-}
-
 fn file_name(unit: &StateUnit, range: OffsetRange) -> String {
     format!(
         "{}--{}--{}--{:020}-{:020}.parquet",
@@ -324,16 +347,6 @@ fn file_name(unit: &StateUnit, range: OffsetRange) -> String {
         range.start.get(),
         range.end.get()
     )
-}
-
-/// Deletes what earlier writers of the unit staged and never committed. Called after the unit was claimed (then everything
-/// that was committed has its final name) and before its first row is written. Returns how many files there were.
-pub async fn sweep_staged(folder: &Folder, owner: &str, unit: &StateUnit) -> Result<usize> {
-    let staged = folder.list(&staging_folder(owner, unit)).await?;
-    for object in &staged {
-        folder.delete(&object.name).await?;
-    }
-    Ok(staged.len())
 }
 
 #[cfg(test)]

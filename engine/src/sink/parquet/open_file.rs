@@ -62,7 +62,10 @@ impl OpenFile {
         }
         for mark in marks {
             if mark.offset < self.last.offset {
-                return Err(Error::internal(format!("a row of offset {} came after one of offset {}", mark.offset, self.last.offset)));
+                return Err(Error::internal(format!(
+                    "a row of offset {} came after one of offset {}",
+                    mark.offset, self.last.offset
+                )));
             }
             self.last = *mark;
         }

@@ -61,7 +61,9 @@ impl Bench {
     }
 
     async fn prepare(&mut self, upto: &[(Assignment, i64)], close: &[Assignment]) -> Result<Vec<PreparedUnit>> {
-        let upto = upto.iter().map(|(assignment, at)| (*assignment, offset(*at), self.units.get(*assignment).unwrap().clone()));
+        let upto = upto
+            .iter()
+            .map(|(assignment, at)| (*assignment, offset(*at), self.units.get(*assignment).unwrap().clone()));
         self.sink.begin_prepare(PrepareRequest { upto: upto.collect(), close: close.to_vec() })?;
         loop {
             match self.sink.poll_prepared()? {
@@ -76,7 +78,8 @@ impl Bench {
         let bytes = self.folder.read(&file.staged, u64::MAX).await.unwrap().unwrap();
         assert_eq!(bytes.len() as u64, file.bytes);
         let batches = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
-        let ids: Vec<i64> = batches.flat_map(|batch| batch.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        let ids: Vec<i64> =
+            batches.flat_map(|batch| batch.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
         assert_eq!(ids.len() as u64, file.rows);
         ids
     }
@@ -95,7 +98,8 @@ fn batch(rows: &[(Assignment, i64)]) -> RecordBatch {
         Arc::new(rows.iter().map(|row| (row.1 > 0).then_some(row.1 * 10)).collect::<Int64Array>()),
         Arc::new(Int64Array::from(vec![-1; rows.len()])),
     ];
-    let mut fields = vec![Arc::new(Field::new("id", DataType::Int64, false)), Arc::new(Field::new("name", DataType::Utf8, true))];
+    let mut fields =
+        vec![Arc::new(Field::new("id", DataType::Int64, false)), Arc::new(Field::new("name", DataType::Utf8, true))];
     fields.extend(hidden_fields().iter().cloned());
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
@@ -133,7 +137,10 @@ async fn files_roll_by_rows_and_hold_the_rows_in_order_without_hidden_columns() 
     assert_eq!(names, ["id", "name"]);
     let metadata = reader.metadata().file_metadata().key_value_metadata().unwrap();
     let value = |key: &str| metadata.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.clone()).unwrap();
-    assert_eq!((value("tidemill.unit"), value("tidemill.offsets")), ("transactions/card-events/0".into(), "[10, 14)".into()));
+    assert_eq!(
+        (value("tidemill.unit"), value("tidemill.offsets")),
+        ("transactions/card-events/0".into(), "[10, 14)".into())
+    );
 }
 
 #[tokio::test]
@@ -143,7 +150,10 @@ async fn a_closed_unit_rolls_at_once_and_its_range_ends_where_it_was_written_up_
     let prepared = bench.prepare(&[(UNIT, 9)], &[]).await.unwrap();
     assert_eq!((prepared[0].position, ranges(&prepared[0]).len()), (offset(0), 0));
     let prepared = bench.prepare(&[(UNIT, 9)], &[UNIT]).await.unwrap();
-    assert_eq!((ranges(&prepared[0]), prepared[0].position, prepared[0].watermark), (vec!["[0, 9)".into()], offset(9), None));
+    assert_eq!(
+        (ranges(&prepared[0]), prepared[0].position, prepared[0].watermark),
+        (vec!["[0, 9)".into()], offset(9), None)
+    );
 }
 
 #[tokio::test]
@@ -208,14 +218,23 @@ async fn units_have_files_of_their_own_and_rows_of_revoked_ones_are_left_out() {
     let prepared = bench.prepare(&[(UNIT, 2), (OTHER, 52)], &[UNIT, OTHER]).await.unwrap();
     assert_eq!(bench.ids(&prepared[0].files[0]).await, [0, 1]);
     assert_eq!(bench.ids(&prepared[1].files[0]).await, [50, 51]);
-    assert_eq!(prepared[1].files[0].name, "transactions--card-events--1--00000000000000000050-00000000000000000052.parquet");
+    assert_eq!(
+        prepared[1].files[0].name,
+        "transactions--card-events--1--00000000000000000050-00000000000000000052.parquet"
+    );
 }
 
 #[tokio::test]
-async fn a_forgotten_unit_leaves_no_trace_and_its_staged_files_are_swept() {
+async fn a_forgotten_unit_is_not_prepared_and_the_others_are() {
     let mut bench = Bench::new(2);
     bench.write(&[rows(UNIT, 0..5), rows(OTHER, 0..5)].concat()).unwrap();
-    bench.sink.begin_prepare(PrepareRequest { upto: vec![(UNIT, offset(5), unit(0)), (OTHER, offset(5), unit(1))], close: vec![] }).unwrap();
+    bench
+        .sink
+        .begin_prepare(PrepareRequest {
+            upto: vec![(UNIT, offset(5), unit(0)), (OTHER, offset(5), unit(1))],
+            close: vec![],
+        })
+        .unwrap();
     bench.sink.forget(&[UNIT]);
     let prepared = loop {
         if let Some(prepared) = bench.sink.poll_prepared().unwrap() {
@@ -224,12 +243,17 @@ async fn a_forgotten_unit_leaves_no_trace_and_its_staged_files_are_swept() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
     assert_eq!(prepared.iter().map(|unit| unit.assignment).collect::<Vec<_>>(), [OTHER]);
-    sweep_staged(&bench.folder, "p-archive", &unit(0)).await.unwrap();
-    let left = bench.folder.list("").await.unwrap();
-    assert_eq!(left.len(), 2);
-    assert!(left.iter().all(|object| object.name.starts_with("_staging/p-archive/transactions/card-events/1/")));
-    assert_eq!(sweep_staged(&bench.folder, "another", &unit(1)).await.unwrap(), 0);
-    assert_eq!(sweep_staged(&bench.folder, "p-archive", &unit(1)).await.unwrap(), 2);
+    bench.prepare(&[(OTHER, 5)], &[OTHER]).await.unwrap();
+    assert_eq!(bench.sink.memory_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_unit_that_closes_without_being_asked_for_is_dropped() {
+    let mut bench = Bench::new(100);
+    bench.write(&[rows(UNIT, 0..5), rows(OTHER, 0..5)].concat()).unwrap();
+    let prepared = bench.prepare(&[(OTHER, 5)], &[UNIT, OTHER]).await.unwrap();
+    assert_eq!(prepared.iter().map(|unit| (unit.assignment, unit.files.len())).collect::<Vec<_>>(), [(OTHER, 1)]);
+    assert_eq!(bench.sink.memory_bytes(), 0);
 }
 
 #[tokio::test]
@@ -275,8 +299,12 @@ async fn nothing_is_prepared_before_the_file_is_in_the_store() {
 
 #[tokio::test]
 async fn a_store_that_stays_away_is_an_error_in_the_end() {
-    let store = FaultStore::new(Arc::new(InMemory::new()), |_, operation, _| (operation == Operation::Write).then_some(Fault::FailBefore));
+    let store = FaultStore::new(Arc::new(InMemory::new()), |_, operation, _| {
+        (operation == Operation::Write).then_some(Fault::FailBefore)
+    });
     let mut bench = Bench::on(store, 1, usize::MAX, Duration::MAX);
+    bench.sink =
+        bench.sink.with_retry(RetryPolicy { attempts_max: 3, first_wait: Duration::ZERO, wait_max: Duration::ZERO });
     bench.write(&rows(UNIT, 0..2)).unwrap();
     assert_eq!(bench.prepare(&[(UNIT, 2)], &[UNIT]).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }

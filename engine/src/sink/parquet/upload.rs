@@ -1,19 +1,13 @@
 //! A closed file on its way to its staged name, in a task of its own.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::checkpoint::Folder;
+use crate::checkpoint::{Folder, RetryPolicy};
 use crate::error::{Error, Result};
 use crate::sink::StagedFile;
-
-/// Beside the store client's own attempts.
-const ATTEMPTS_MAX: u32 = 5;
-const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// An upload; dropped, it is given up.
 #[derive(Debug)]
@@ -24,15 +18,21 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn start(runtime: &Handle, folder: Folder, staged: StagedFile, bytes: Bytes) -> Upload {
+    pub(super) fn start(
+        runtime: &Handle,
+        folder: Folder,
+        staged: StagedFile,
+        bytes: Bytes,
+        retry: RetryPolicy,
+    ) -> Upload {
         let name = staged.staged.clone();
         let task = runtime.spawn(async move {
             let mut attempt = 1;
             loop {
                 match folder.write(&name, bytes.clone()).await {
                     Ok(()) => return Ok(()),
-                    Err(error) if error.kind().is_retryable() && attempt < ATTEMPTS_MAX => {
-                        tokio::time::sleep(FIRST_WAIT * 2u32.pow(attempt - 1)).await;
+                    Err(error) if error.kind().is_retryable() && attempt < retry.attempts_max => {
+                        tokio::time::sleep(retry.wait(attempt)).await;
                         attempt += 1;
                     }
                     Err(error) => return Err(error),
@@ -55,7 +55,9 @@ impl Upload {
                 self.task = None;
                 result.map(|()| true)
             }
-            Some(Err(error)) => Err(Error::internal(format!("the upload of {} ended early", self.staged.staged)).with_source(error)),
+            Some(Err(error)) => {
+                Err(Error::internal(format!("the upload of {} ended early", self.staged.staged)).with_source(error))
+            }
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) const LONGEST_DAYS: i64 = 5;
 /// Honest purchases per user and day for which the sizes below are meant; denser worlds get larger campaigns.
 const NORMAL_DENSITY: f64 = 2.2;
 /// Tests and purchases per tested card.
-const EVENTS_PER_CARD: f64 = 1.75;
+const EVENTS_PER_CARD: f64 = 2.5;
 const NEW_ATTACK_SHARE: f64 = 0.2;
 /// A card test's large purchases come at most this long after the test of their card.
 const CASH_OUT_MS: i64 = 3 * HOUR_MS;
@@ -127,18 +127,22 @@ fn share_out(kind: Kind, seed: u64, day: i64, events: u32, density: f64, out: &m
         reached += weight(i);
         let upto = if i + 1 == num { events } else { (f64::from(events) * reached / total) as u32 };
         let mut stream = Stream::new(nth(seed, u64::from(i)));
-        let start = match kind {
-            Kind::BaselineNoise => 0,
-            _ => stream.below_ms(DAY_MS),
-        };
-        let length_ms = shortest + stream.below_ms(longest - shortest + 1);
-        let start_ms = day * DAY_MS + start;
+        // Short ones are more usual.
+        let bound = 1 + stream.below_ms(longest - shortest + 1);
+        let length_ms = shortest + stream.below_ms(bound);
         let tail = match kind {
             Kind::CardTesting => CASH_OUT_MS,
             // What falls before the first opening waits for the next.
             Kind::MerchantCollusion | Kind::SubscriptionTrap => DAY_MS,
             _ => 0,
         };
+        let start = match kind {
+            Kind::BaselineNoise => 0,
+            // One test can be a third of a small world's fraud of a day: it ends on that day, or rates of days would vary.
+            Kind::CardTesting => stream.below_ms(DAY_MS - length_ms - tail),
+            _ => stream.below_ms(DAY_MS),
+        };
+        let start_ms = day * DAY_MS + start;
         out.push(Campaign {
             kind,
             id: stream.bits(),
@@ -185,7 +189,7 @@ impl Plan {
         };
         match campaign.kind {
             Kind::AccountTakeover => {
-                plan.amount = stream.between(1.2, 4.0);
+                plan.amount = stream.between(2.0, 6.0);
                 if stream.chance(0.35) {
                     plan.country = elsewhere;
                 }
@@ -196,7 +200,8 @@ impl Plan {
             }
             Kind::MerchantCollusion => {
                 if stream.chance(0.7) {
-                    plan.merchant = world.merchants.local(elsewhere, stream.bits());
+                    let shops = &world.merchants.local[usize::from(elsewhere)];
+                    plan.merchant = shops[stream.below(shops.len() as u32) as usize];
                 }
                 plan.amount = 50.0 * f64::from(1 + stream.below(8));
             }
@@ -212,7 +217,7 @@ impl Plan {
         plan
     }
 
-    /// The tests come first, one or two a card, then a large purchase on a quarter of the cards.
+    /// The tests come first, two or three a card, then a large purchase on a quarter of the cards.
     fn num_tests(&self, campaign: &Campaign) -> u32 {
         campaign.size - (self.num_cards / 4).min(campaign.size - 1)
     }
@@ -249,7 +254,7 @@ impl Plan {
         if event >= num_tests {
             return (user, tested + HOUR_MS / 6 + own.below_ms(CASH_OUT_MS - HOUR_MS / 6));
         }
-        // A second test of a card follows within a minute.
+        // Further tests of a card follow within a minute.
         let is_first = event < self.num_cards;
         let again = 1 + Stream::new(nth(campaign.id ^ 1, u64::from(event))).below_ms(59_999);
         (user, if is_first { tested } else { tested + again })
@@ -306,7 +311,13 @@ impl Plan {
         // Online merchants bill in dollars, pounds or euros; in none of them do 1.99 dollars make two units or more.
         let cents = world.cents(usd, self.merchant).min(199);
         let country = if stream.chance(0.6) { world.users[user as usize].home } else { self.country };
-        Spending { merchant: self.merchant, cents, country, channel: Channel::Online, device: self.rotating_device(stream) }
+        Spending {
+            merchant: self.merchant,
+            cents,
+            country,
+            channel: Channel::Online,
+            device: self.rotating_device(stream),
+        }
     }
 
     fn cash_out(&self, world: &World, user: u32, stream: &mut Stream) -> Spending {
@@ -326,7 +337,13 @@ impl Plan {
 
     fn collusion(&self, world: &World, user: u32, ms: i64, stream: &mut Stream) -> Spending {
         let shop = world.merchants.get(self.merchant);
-        let units = self.amount + 50.0 * f64::from(stream.below(3));
+        // Around the campaign's own round amount: half of them on fifties, most others on tens.
+        let units = self.amount
+            + match stream.below(10) {
+                0..5 => 50.0 * f64::from(stream.below(3)),
+                5..8 => 10.0 * f64::from(stream.below(16)),
+                _ => stream.between(0.0, 150.0),
+            };
         let (channel, device, country) = if shop.is_online {
             let device = world.own_device(user, ms.div_euclid(DAY_MS), stream.bits());
             (Channel::Online, device, world.users[user as usize].home)

@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
 use super::error::GeneratorError;
 use super::row::{
-    DEVICE_ID_BYTES, EventLimits, EventView, Row, SchemaRule, TRANSACTION_ID_BYTES, validate, write_device_id, write_transaction_id,
+    DEVICE_ID_BYTES, EventLimits, EventView, Row, SchemaRule, TRANSACTION_ID_BYTES, validate, write_device_id,
+    write_transaction_id,
 };
 use super::settings::OptionalFields;
 use super::slots::AnyWorld;

@@ -50,7 +50,8 @@ impl CompatWorld {
         let seed = mix(settings.seed ^ 0x636f_6d70_6174);
         let countries: Vec<&'static str> = ISO_3166.split(' ').collect();
         let place = |code: &str| countries.iter().position(|c| *c == code).unwrap_or(0) as u8;
-        let names = HIGH_RISK_MERCHANTS.iter().map(|n| (*n).to_owned()).chain((0..NUM_COMPANIES).map(company)).collect();
+        let names =
+            HIGH_RISK_MERCHANTS.iter().map(|n| (*n).to_owned()).chain((0..NUM_COMPANIES).map(company)).collect();
         let mut stream = Stream::new(domain(seed, COMPROMISED));
         let mut compromised = Vec::new();
         // The original draws from range(1000, 9999), which leaves out the last user.

@@ -11,7 +11,9 @@ pub enum GeneratorError {
     #[error("generator settings: {}", .0.join("; "))]
     Settings(Vec<String>),
     /// A range of time that is not one.
-    #[error("time range: expected an end after the start, between the years 1970 and 9999, found {from_ms} to {to_ms} ms")]
+    #[error(
+        "time range: expected an end after the start, between the years 1970 and 9999, found {from_ms} to {to_ms} ms"
+    )]
     Range {
         /// Start, milliseconds since 1970.
         from_ms: i64,

@@ -12,7 +12,7 @@ use super::row::{Kind, Row};
 use super::settings::Imperfections;
 use super::slots::{AnyWorld, OrderBy, SlotReader};
 
-const FAULT: u64 = 0x6661_756c_74;
+const FAULT: u64 = 0x0066_6175_6c74;
 
 /// What is wrong with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,8 @@
 //! The bytes are written by hand because every field is known to need no escaping; each event is checked before its bytes count.
 
 use super::row::{
-    DEVICE_ID_BYTES, EventLimits, EventView, Row, SchemaRule, TRANSACTION_ID_BYTES, validate, write_device_id, write_transaction_id,
+    DEVICE_ID_BYTES, EventLimits, EventView, Row, SchemaRule, TRANSACTION_ID_BYTES, validate, write_device_id,
+    write_transaction_id,
 };
 use super::settings::{DAY_MS, WorldKind};
 use super::slots::AnyWorld;

@@ -52,8 +52,8 @@ pub(super) const ONLINE_HOMES: [u8; 4] = [0, 1, 2, 12];
 
 /// Purchases by local hour of the day; only the proportions count.
 pub(super) const HOUR_WEIGHTS: [f64; 24] = [
-    0.25, 0.15, 0.10, 0.10, 0.15, 0.30, 0.60, 0.90, 1.10, 1.20, 1.30, 1.50, 1.70, 1.50, 1.30, 1.30, 1.40, 1.60, 1.70, 1.60, 1.30, 1.00,
-    0.70, 0.45,
+    0.25, 0.15, 0.10, 0.10, 0.15, 0.30, 0.60, 0.90, 1.10, 1.20, 1.30, 1.50, 1.70, 1.50, 1.30, 1.30, 1.40, 1.60, 1.70,
+    1.60, 1.30, 1.00, 0.70, 0.45,
 ];
 
 /// Purchases by day of the week from Monday (UTC); their mean is 1.
@@ -74,7 +74,13 @@ pub(super) struct Category {
     pub(super) online_weight: u16,
 }
 
-const fn category(suffixes: [&'static str; 4], log_price: f64, sigma: f64, weight: u16, online_weight: u16) -> Category {
+const fn category(
+    suffixes: [&'static str; 4],
+    log_price: f64,
+    sigma: f64,
+    weight: u16,
+    online_weight: u16,
+) -> Category {
     Category { suffixes, log_price, sigma, weight, online_weight }
 }
 
@@ -91,15 +97,17 @@ pub(super) const CATEGORIES: [Category; 9] = [
 ];
 
 pub(super) const NAME_FIRST: [&str; 40] = [
-    "Amber", "Anchor", "Aspen", "Beacon", "Birch", "Bluebell", "Bramble", "Bright", "Canyon", "Cedar", "Clover", "Copper", "Coral",
-    "Crescent", "Delta", "Ember", "Falcon", "Fern", "Golden", "Granite", "Harbor", "Hazel", "Heron", "Indigo", "Juniper", "Lantern",
-    "Linden", "Maple", "Meadow", "Mill", "North", "Oak", "Orchid", "Pine", "Quartz", "River", "Silver", "Summit", "Violet", "Willow",
+    "Amber", "Anchor", "Aspen", "Beacon", "Birch", "Bluebell", "Bramble", "Bright", "Canyon", "Cedar", "Clover",
+    "Copper", "Coral", "Crescent", "Delta", "Ember", "Falcon", "Fern", "Golden", "Granite", "Harbor", "Hazel", "Heron",
+    "Indigo", "Juniper", "Lantern", "Linden", "Maple", "Meadow", "Mill", "North", "Oak", "Orchid", "Pine", "Quartz",
+    "River", "Silver", "Summit", "Violet", "Willow",
 ];
 
 pub(super) const NAME_SECOND: [&str; 40] = [
-    "Arch", "Bank", "Bay", "Bridge", "Brook", "Castle", "Corner", "Court", "Cross", "Dale", "Field", "Ford", "Forge", "Garden", "Gate",
-    "Glen", "Green", "Grove", "Hall", "Hill", "House", "Island", "Lake", "Lane", "Light", "Park", "Path", "Point", "Pond", "Port",
-    "Ridge", "Road", "Rock", "Square", "Stone", "Street", "Tower", "Valley", "Wharf", "Yard",
+    "Arch", "Bank", "Bay", "Bridge", "Brook", "Castle", "Corner", "Court", "Cross", "Dale", "Field", "Ford", "Forge",
+    "Garden", "Gate", "Glen", "Green", "Grove", "Hall", "Hill", "House", "Island", "Lake", "Lane", "Light", "Park",
+    "Path", "Point", "Pond", "Port", "Ridge", "Road", "Rock", "Square", "Stone", "Street", "Tower", "Valley", "Wharf",
+    "Yard",
 ];
 
 /// ISO 3166 alpha-2 codes, for the compat world, which draws any of them.
@@ -112,11 +120,70 @@ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI
 
 /// Family names of the compat world's company names.
 pub(super) const FAMILY_NAMES: [&str; 64] = [
-    "Adams", "Allen", "Anderson", "Baker", "Bennett", "Brooks", "Brown", "Campbell", "Carter", "Clark", "Collins", "Cook", "Cooper",
-    "Cox", "Davis", "Diaz", "Edwards", "Evans", "Fisher", "Flores", "Foster", "Garcia", "Gray", "Green", "Hall", "Harris", "Hayes",
-    "Hernandez", "Hill", "Howard", "Hughes", "Jackson", "James", "Jenkins", "Johnson", "Jones", "Kelly", "King", "Lee", "Lewis", "Long",
-    "Lopez", "Martin", "Miller", "Mitchell", "Moore", "Morgan", "Morris", "Murphy", "Nelson", "Ortiz", "Parker", "Perez", "Perry",
-    "Phillips", "Powell", "Price", "Reed", "Rivera", "Roberts", "Rogers", "Sanders", "Scott", "Turner",
+    "Adams",
+    "Allen",
+    "Anderson",
+    "Baker",
+    "Bennett",
+    "Brooks",
+    "Brown",
+    "Campbell",
+    "Carter",
+    "Clark",
+    "Collins",
+    "Cook",
+    "Cooper",
+    "Cox",
+    "Davis",
+    "Diaz",
+    "Edwards",
+    "Evans",
+    "Fisher",
+    "Flores",
+    "Foster",
+    "Garcia",
+    "Gray",
+    "Green",
+    "Hall",
+    "Harris",
+    "Hayes",
+    "Hernandez",
+    "Hill",
+    "Howard",
+    "Hughes",
+    "Jackson",
+    "James",
+    "Jenkins",
+    "Johnson",
+    "Jones",
+    "Kelly",
+    "King",
+    "Lee",
+    "Lewis",
+    "Long",
+    "Lopez",
+    "Martin",
+    "Miller",
+    "Mitchell",
+    "Moore",
+    "Morgan",
+    "Morris",
+    "Murphy",
+    "Nelson",
+    "Ortiz",
+    "Parker",
+    "Perez",
+    "Perry",
+    "Phillips",
+    "Powell",
+    "Price",
+    "Reed",
+    "Rivera",
+    "Roberts",
+    "Rogers",
+    "Sanders",
+    "Scott",
+    "Turner",
 ];
 
 /// Company suffixes of the compat world.

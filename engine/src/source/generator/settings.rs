@@ -218,11 +218,12 @@ impl Problems {
 }
 
 impl GeneratorSettings {
-    /// Sets `transactions_per_user_day` so that the world gives about `events_per_second` on average (fraud included).
+    /// Sets `transactions_per_user_day` so that the world gives about `events_per_second` on average, fraud and hot user included.
+    /// It reads the world, the number of users, the fraud rate and the hot user's share, which are to be set before.
     #[must_use]
     pub fn with_events_per_second(mut self, events_per_second: f64) -> Self {
-        self.transactions_per_user_day =
-            events_per_second * 86_400.0 * (1.0 - self.fraud_rate) / f64::from(self.num_users.max(1));
+        self.transactions_per_user_day = 1.0;
+        self.transactions_per_user_day = events_per_second / self.events_per_second();
         self
     }
 
@@ -256,11 +257,14 @@ impl GeneratorSettings {
         });
         let most = 10_000_000.0;
         problems.unless(self.transactions_per_user_day > 0.0 && self.transactions_per_user_day <= most, || {
-            format!("transactions_per_user_day: expected more than 0 and at most {most}, found {}", self.transactions_per_user_day)
+            format!(
+                "transactions_per_user_day: expected more than 0 and at most {most}, found {}",
+                self.transactions_per_user_day
+            )
         });
         problems.share("hot_user_share", self.hot_user_share, 0.9);
         let rate = self.events_per_second();
-        problems.unless(!(rate > 2_000_000.0), || {
+        problems.unless(rate <= 2_000_000.0 || rate.is_nan(), || {
             format!("num_users and transactions_per_user_day: expected at most 2000000 events per second together, found {rate}")
         });
         problems.unless((1..=1_048_576).contains(&self.batch_rows), || {
@@ -272,33 +276,44 @@ impl GeneratorSettings {
             });
         }
         if self.world == WorldKind::Compat {
-            problems.unless(self.shard.is_none(), || "shard: the compat world has no user shards; leave it out".to_owned());
+            problems
+                .unless(self.shard.is_none(), || "shard: the compat world has no user shards; leave it out".to_owned());
             problems.unless(self.drift.is_none(), || "drift: the compat world does not drift; leave it out".to_owned());
             problems.unless(self.hot_user_share == 0.0, || {
                 "hot_user_share: the compat world draws users uniformly; leave it at 0".to_owned()
             });
-            problems.unless(self.fields == OptionalFields { campaign: self.fields.campaign, ..OptionalFields::default() }, || {
-                "fields: the compat world has no device_id and no channel; ask for campaign only".to_owned()
-            });
+            problems.unless(
+                self.fields == OptionalFields { campaign: self.fields.campaign, ..OptionalFields::default() },
+                || "fields: the compat world has no device_id and no channel; ask for campaign only".to_owned(),
+            );
         }
     }
 
     fn check_fraud(&self, problems: &mut Problems) {
         problems.share("fraud_rate", self.fraud_rate, 0.1);
         problems.share("noise_rate", self.noise_rate, 0.1);
-        problems.unless(!(self.noise_rate > self.fraud_rate), || {
-            format!("noise_rate: expected at most fraud_rate ({}), of which it is a part, found {}", self.fraud_rate, self.noise_rate)
+        problems.unless(self.noise_rate <= self.fraud_rate || (self.noise_rate + self.fraud_rate).is_nan(), || {
+            format!(
+                "noise_rate: expected at most fraud_rate ({}), of which it is a part, found {}",
+                self.fraud_rate, self.noise_rate
+            )
         });
         let shares = &self.fraud_shares;
         problems.share("fraud_shares.account_takeover", shares.account_takeover, 1.0);
         problems.share("fraud_shares.card_testing", shares.card_testing, 1.0);
         problems.share("fraud_shares.merchant_collusion", shares.merchant_collusion, 1.0);
         problems.share("fraud_shares.geographic_anomaly", shares.geographic_anomaly, 1.0);
-        let total = shares.account_takeover + shares.card_testing + shares.merchant_collusion + shares.geographic_anomaly;
-        problems.unless((total - 1.0).abs() < 1e-9, || format!("fraud_shares: expected shares that add up to 1, found {total}"));
+        let total =
+            shares.account_takeover + shares.card_testing + shares.merchant_collusion + shares.geographic_anomaly;
+        problems.unless((total - 1.0).abs() < 1e-9, || {
+            format!("fraud_shares: expected shares that add up to 1, found {total}")
+        });
         if let Some(drift) = &self.drift {
             problems.unless(drift.from_ms.rem_euclid(DAY_MS) == 0, || {
-                format!("drift.from_ms: expected the start of a day (a multiple of {DAY_MS} ms), found {}", drift.from_ms)
+                format!(
+                    "drift.from_ms: expected the start of a day (a multiple of {DAY_MS} ms), found {}",
+                    drift.from_ms
+                )
             });
             problems.share("drift.new_merchants", drift.new_merchants, 1.0);
             problems.unless((0.1..=10.0).contains(&drift.price_factor), || {
@@ -315,7 +330,9 @@ impl GeneratorSettings {
         problems.share("imperfections.out_of_order_share", spoil.out_of_order_share, 1.0);
         problems.share("imperfections.future_share", spoil.future_share, 1.0);
         let total = spoil.total_share();
-        problems.unless(!(total > 1.0), || format!("imperfections: expected shares that add up to at most 1, found {total}"));
+        problems.unless(total <= 1.0 || total.is_nan(), || {
+            format!("imperfections: expected shares that add up to at most 1, found {total}")
+        });
         for (field, value) in [
             ("late_median_ms", spoil.late_median_ms),
             ("late_max_ms", spoil.late_max_ms),

@@ -15,6 +15,7 @@ const FRAUD_BLOCK_SLOTS: i64 = 24;
 
 /// Either world, with the tables that turn a row's indices into text.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, behind an Arc")]
 pub(super) enum AnyWorld {
     Credible(World),
     Compat(CompatWorld),

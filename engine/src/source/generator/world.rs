@@ -3,9 +3,7 @@
 //! shard of users can be made alone. Fraud is in `campaigns`.
 
 use super::numbers::{Cells, Normal, Stream, exp, key, mix, nth, poisson, to_unit};
-use super::places::{
-    CATEGORIES, COUNTRIES, HOUR_WEIGHTS, NAME_FIRST, NAME_SECOND, ONLINE_HOMES, WEEKDAY_WEIGHTS,
-};
+use super::places::{CATEGORIES, COUNTRIES, HOUR_WEIGHTS, NAME_FIRST, NAME_SECOND, ONLINE_HOMES, WEEKDAY_WEIGHTS};
 use super::row::{Channel, Kind, MAX_CENTS, Row};
 use super::settings::{DAY_MS, GeneratorSettings};
 
@@ -25,7 +23,7 @@ const FAVOURITE_SHARE: f64 = 0.66;
 const ONLINE_SHARE: f64 = 0.30;
 const WAVE_SHARE: f64 = 0.30;
 /// A purchase that begins a spree is followed by 2 to 5 more.
-const SPREE_CHANCE: f64 = 0.035;
+const SPREE_CHANCE: f64 = 0.015;
 const SPREE_MEAN: f64 = 3.5;
 const SPREE_MS: i64 = 25 * 60_000;
 
@@ -181,6 +179,13 @@ impl World {
         let seed = mix(settings.seed ^ 0x7469_6465_6d69_6c6c);
         let mut users = make_users(seed, &settings, &normal, &homes);
         let honest = |users: &[User]| users.iter().map(|u| f64::from(u.per_hour)).sum::<f64>();
+        // The mean is what was asked for, not what these users happen to make of it.
+        let asked = f64::from(settings.num_users) * settings.transactions_per_user_day
+            / (24.0 * (1.0 + SPREE_CHANCE * SPREE_MEAN));
+        let scale = asked / honest(&users);
+        for user in &mut users {
+            user.per_hour = (f64::from(user.per_hour) * scale) as f32;
+        }
         if settings.hot_user_share > 0.0
             && let Some((hot, others)) = users.split_last_mut()
             && !others.is_empty()
@@ -351,7 +356,7 @@ impl World {
     pub(super) fn own_device(&self, user: u32, day: i64, bits: u64) -> u64 {
         let seed = domain(self.seed, DEVICE);
         let own = key(seed, u64::from(user), 0);
-        let percent = (bits & 0xffff) * 100 >> 16;
+        let percent = ((bits & 0xffff) * 100) >> 16;
         match percent {
             0 => mix(own ^ mix(bits ^ day as u64)) | 1,
             1..=12 => key(seed, u64::from(user), 1) | 1,
@@ -366,7 +371,8 @@ impl World {
     pub(super) fn price(&self, user: u32, merchant: u32, ms: i64, bits: u64) -> f64 {
         let shop = self.merchants.get(merchant);
         let sigma = CATEGORIES[usize::from(shop.category)].sigma;
-        let log = f64::from(shop.log_price) + f64::from(self.users[user as usize].log_amount) + sigma * self.normal.at(bits);
+        let log =
+            f64::from(shop.log_price) + f64::from(self.users[user as usize].log_amount) + sigma * self.normal.at(bits);
         let factor = match &self.settings.drift {
             Some(drift) if ms >= drift.from_ms => drift.price_factor,
             _ => 1.0,
@@ -380,12 +386,13 @@ impl World {
         (usd * country.per_usd * 100.0).round().clamp(1.0, f64::from(MAX_CENTS)) as u32
     }
 
-    /// Honest people, too, pay round amounts (tips, fuel, vouchers): one in eight to fives, one in 25 to fifties.
+    /// Honest people, too, pay round amounts (fuel, vouchers, deposits): large ones often to fifties, others to tens or fives.
     fn rounded_by_habit(&self, usd: f64, merchant: u32, bits: u64) -> u32 {
         let cents = self.cents(usd, merchant);
         let step = match bits & 0xff {
-            0..10 if cents >= 7_500 => 5_000,
-            0..32 if cents >= 750 => 500,
+            0..40 if cents >= 7_500 => 5_000,
+            0..64 if cents >= 1_500 => 1_000,
+            0..96 if cents >= 750 => 500,
             _ => return cents,
         };
         ((cents + step / 2) / step * step).min(MAX_CENTS)
@@ -425,12 +432,11 @@ pub(super) struct Spending {
 fn make_users(seed: u64, settings: &GeneratorSettings, normal: &Normal, homes: &Cells) -> Vec<User> {
     let seed = domain(seed, USER);
     let sigma = 0.7;
-    let base = settings.transactions_per_user_day / 24.0 / (1.0 + SPREE_CHANCE * SPREE_MEAN);
     (0..settings.num_users)
         .map(|index| {
             let mut stream = Stream::new(nth(seed, u64::from(index)));
             let home = homes.at(stream.bits()) as u8;
-            let rate = base * exp(sigma * normal.at(stream.bits()) - sigma * sigma / 2.0);
+            let rate = exp(sigma * normal.at(stream.bits()) - sigma * sigma / 2.0);
             // Larks and owls: up to two hours either way.
             let own = stream.below(5) as i32 - 2;
             let clock = (i32::from(COUNTRIES[usize::from(home)].utc_offset) + own).rem_euclid(24);

@@ -5,9 +5,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
@@ -113,43 +112,35 @@ pub fn write_parquet(
         fs::create_dir(&staged.staging).map_err(io_error("create the folder", &staged.staging))?;
     }
     let chunks = chunks(&simulator.world, &event_time_ms);
-    let mut output = ParquetOutput { simulator: &simulator, staged: &staged, is_file, open: None, summary: Summary::default() };
+    let mut output =
+        ParquetOutput { simulator: &simulator, staged: &staged, is_file, open: None, summary: Summary::default() };
     let threads = threads.clamp(1, chunks.len());
-    let factory = Arc::new(output.factory()?);
-    let is_stopped = AtomicBool::new(false);
+    let factory = output.factory()?;
     std::thread::scope(|scope| {
-        let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
+        let mut finished = Vec::new();
         for worker in 0..threads {
-            let (send, receive): (SyncSender<_>, Receiver<_>) = sync_channel(1);
-            inbound.push(Mutex::new(receive));
-            outbound.push(send);
-            let (simulator, chunks, factory, is_stopped) = (&simulator, &chunks, Arc::clone(&factory), &is_stopped);
-            let send = outbound[worker].clone();
+            // One group waits while the next is made; more would only take memory.
+            let (send, receive) = sync_channel(1);
+            finished.push(receive);
+            let (simulator, chunks, factory) = (&simulator, &chunks, &factory);
             scope.spawn(move || {
                 for chunk in chunks.iter().skip(worker).step_by(threads) {
-                    let group = encode(simulator, &factory, chunk.clone(), path);
-                    if is_stopped.load(Ordering::Relaxed) || send.send(group).is_err() {
+                    // Nobody listens any more once an error has ended the taking below.
+                    if send.send(encode(simulator, factory, chunk.clone(), path)).is_err() {
                         return;
                     }
                 }
             });
         }
-        drop(outbound);
         // Worker w makes the chunks w, w + threads, ...: taking from each in turn gives them in order.
-        let taken = (0..chunks.len()).try_for_each(|i| {
-            let receive = inbound[i % threads].lock().unwrap_or_else(PoisonError::into_inner);
-            match receive.recv() {
-                Ok(group) => output.append(group?),
-                Err(_) => Err(GeneratorError::Io {
-                    action: "generate events for",
-                    path: path.to_owned(),
-                    source: std::io::Error::other("a worker thread died"),
-                }),
-            }
-        });
-        is_stopped.store(true, Ordering::Relaxed);
-        drop(inbound);
-        taken
+        (0..chunks.len()).try_for_each(|i| match finished[i % threads].recv() {
+            Ok(group) => output.append(group?),
+            Err(_) => Err(GeneratorError::Io {
+                action: "generate events for",
+                path: path.to_owned(),
+                source: std::io::Error::other("a worker thread died"),
+            }),
+        })
     })?;
     let summary = output.finish()?;
     staged.publish()?;
@@ -159,7 +150,8 @@ pub fn write_parquet(
 /// Cuts a range into pieces of about a row group, at the same times whatever the number of threads.
 fn chunks(world: &AnyWorld, range: &Range<i64>) -> Vec<Range<i64>> {
     let slot_ms = world.slot_ms();
-    let rate_ms = world.settings().events_per_second() / 1000.0 / world.settings().shard.map_or(1.0, |s| f64::from(s.of));
+    let rate_ms =
+        world.settings().events_per_second() / 1000.0 / world.settings().shard.map_or(1.0, |s| f64::from(s.of));
     let slots = (GROUP_ROWS / (rate_ms * slot_ms as f64)).clamp(1.0, 366.0 * DAY_MS as f64 / slot_ms as f64) as i64;
     let step = slots * slot_ms;
     let mut chunks = Vec::new();
@@ -252,7 +244,8 @@ impl ParquetOutput<'_> {
 
     /// What makes the column writers; it needs no file.
     fn factory(&self) -> Result<ArrowRowGroupWriterFactory, GeneratorError> {
-        let make = || ArrowWriter::try_new(Vec::new(), self.simulator.schema(), Some(properties()?))?.into_serialized_writer();
+        let make =
+            || ArrowWriter::try_new(Vec::new(), self.simulator.schema(), Some(properties()?))?.into_serialized_writer();
         make().map(|(_, factory)| factory).map_err(|e| self.parquet_error(e))
     }
 
@@ -268,7 +261,10 @@ impl ParquetOutput<'_> {
         };
         let file = File::create_new(&path).map_err(io_error("create the file", &path))?;
         self.summary.files.push(target);
-        let make = || ArrowWriter::try_new(BufWriter::new(file), self.simulator.schema(), Some(properties()?))?.into_serialized_writer();
+        let make = || {
+            ArrowWriter::try_new(BufWriter::new(file), self.simulator.schema(), Some(properties()?))?
+                .into_serialized_writer()
+        };
         let (writer, _) = make().map_err(|e| self.parquet_error(e))?;
         Ok(OpenFile { writer, path, groups: 0 })
     }
@@ -318,7 +314,11 @@ impl ParquetOutput<'_> {
 
 /// Writes the records that arrive in a range to a file of JSON lines, in order of arrival. Malformed values that hold a line break
 /// would break the file; none of ours does. An empty value is an empty line.
-pub fn write_jsonl(settings: GeneratorSettings, arrival_ms: Range<i64>, path: &Path) -> Result<Summary, GeneratorError> {
+pub fn write_jsonl(
+    settings: GeneratorSettings,
+    arrival_ms: Range<i64>,
+    path: &Path,
+) -> Result<Summary, GeneratorError> {
     let simulator = Simulator::new(settings)?;
     let records = simulator.records(arrival_ms)?;
     let staged = Staged::new(path)?;
@@ -331,7 +331,9 @@ pub fn write_jsonl(settings: GeneratorSettings, arrival_ms: Range<i64>, path: &P
             summary.rows_by_kind[record.kind.index()] += 1;
             summary.faults.add(record.fault);
             summary.bytes += record.value.len() as u64 + 1;
-            out.write_all(record.value).and_then(|()| out.write_all(b"\n")).map_err(io_error("write", &staged.staging))?;
+            out.write_all(record.value)
+                .and_then(|()| out.write_all(b"\n"))
+                .map_err(io_error("write", &staged.staging))?;
         }
     }
     let file = out.into_inner().map_err(|e| io_error("write", &staged.staging)(e.into_error()))?;

@@ -63,7 +63,7 @@ impl Reader {
         if self.opening.membership == Membership::Group {
             self.warn_if_refused("assign", self.consumer.assign(&[]));
         }
-        self.assigned_at = Some(now());
+        let is_first = self.assigned_at.replace(now()).is_none();
         let stale: Vec<Entry> = entries
             .iter()
             .filter(|entry| self.partitions.find(&entry.topic, entry.partition).is_some())
@@ -78,8 +78,9 @@ impl Reader {
             self.partitions.add(assignment, entry.topic.clone(), entry.partition);
             units.extend(self.partitions.get(assignment).map(|held| (assignment, held.unit(&self.opening.source))));
         }
-        if !units.is_empty() {
-            self.has_said_end = false;
+        self.has_said_end &= units.is_empty();
+        // Once also that there is nothing for this worker: more workers than partitions are ready too.
+        if is_first || !units.is_empty() {
             self.outbox.push_back(SourceEvent::Assigned(units));
         }
     }

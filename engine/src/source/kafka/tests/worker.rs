@@ -91,6 +91,7 @@ impl Worker {
     pub(super) fn step(&mut self) -> Result<bool> {
         let Some(event) = self.source.next_event()? else { return Ok(false) };
         match event {
+            SourceEvent::Rows(_) => panic!("Kafka gives records"),
             SourceEvent::Records(block) => {
                 for index in 0..block.len() {
                     let unit = &self.units[&Assignment(block.units[index])];

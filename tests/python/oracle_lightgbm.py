@@ -4,8 +4,8 @@ Trains seeded models of many shapes, predicts rows with missing and extreme valu
 model.txt, rows.f64 and scores.f64 (little-endian doubles, row by row). The Rust test compares every bit:
 
     pip install lightgbm==4.7.0
-    python3 tests/oracle_lightgbm.py OUT          # or without OUT: a temporary folder
-    TIDEMILL_LIGHTGBM_ORACLE=OUT cargo test --workspace scorer -- --ignored python
+    python3 tests/python/oracle_lightgbm.py OUT          # or without OUT: a temporary folder
+    TIDEMILL_LIGHTGBM_ORACLE=OUT cargo test --workspace --features lightgbm --lib scorer -- --ignored python
 
 --check runs the second command as well. --golden FOLDER writes the small models that the repository keeps in udfs/testdata.
 """
@@ -150,7 +150,7 @@ def main():
     for name in MODELS:
         write(out, name)
     if chosen.check:
-        command = ["cargo", "test", "--workspace", "scorer", "--", "--ignored", "python"]
+        command = ["cargo", "test", "--workspace", "--features", "lightgbm", "--locked", "--lib", "scorer", "--", "--ignored", "python"]
         return subprocess.call(command, env=os.environ | {"TIDEMILL_LIGHTGBM_ORACLE": str(out.resolve())})
     print(out)
     return 0

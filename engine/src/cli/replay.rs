@@ -1,0 +1,155 @@
+//! `tidemill replay`: a pipeline over stored rows, each sink's rows into one file. Connects to no broker, and touches neither
+//! checkpoints nor the pipeline's own sinks.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+
+use super::{Environment, PipelineFile, load, print};
+use crate::error::{Error, Result};
+use crate::pipeline::settings::{FileFormat, Pipeline};
+use crate::replay::output::OutputFile;
+use crate::replay::{Counts, Input, Progress, Replay};
+use crate::runtime::clock;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArguments {
+    #[command(flatten)]
+    pipeline: PipelineFile,
+    /// Stored rows of a source: a file or a folder, local or s3://. Once per source that the sinks reach.
+    #[arg(long = "input", value_name = "SOURCE=PATH", required = true, value_parser = parse_input)]
+    inputs: Vec<(String, String)>,
+    /// Format of the input files; by their names when it is not given.
+    #[arg(long, value_enum)]
+    input_format: Option<Format>,
+    /// Folder for the rows: one file per sink, in place of that of an earlier replay.
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Only the rows of this sink; may be given several times. All sinks when it is not given.
+    #[arg(long = "sink", value_name = "NAME")]
+    sinks: Vec<String>,
+    /// Format of the files that are written.
+    #[arg(long, value_enum, default_value = "parquet")]
+    format: Format,
+    /// Stop at the first rejected record.
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Parquet,
+    Jsonl,
+}
+
+impl From<Format> for FileFormat {
+    fn from(format: Format) -> FileFormat {
+        match format {
+            Format::Parquet => FileFormat::Parquet,
+            Format::Jsonl => FileFormat::JsonLines,
+        }
+    }
+}
+
+fn parse_input(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((source, path)) if !source.is_empty() && !path.is_empty() => Ok((source.to_owned(), path.to_owned())),
+        _ => Err("expected the name of a source and a path, such as transactions=history/".to_owned()),
+    }
+}
+
+pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Result<()> {
+    let pipeline = load(&arguments.pipeline.file, environment)?;
+    let started = clock::now();
+    let selected = selected(&pipeline, &arguments.sinks)?;
+    let input = |(source, uri): &(String, String)| Input {
+        source: source.clone(),
+        uri: uri.clone(),
+        format: arguments.input_format.map(FileFormat::from),
+    };
+    let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
+    let replay = Replay::open(&pipeline, environment, &inputs)?.strict(arguments.strict);
+    let mut files = Vec::new();
+    for (index, sink) in pipeline.sinks.iter().enumerate() {
+        let create =
+            || OutputFile::create(&arguments.output, &sink.name, arguments.format.into(), replay.sink_schema(index));
+        files.push(if selected[index] { Some(create()?) } else { None });
+    }
+    let bar = progress_bar();
+    let counts = replay.run(
+        |sink, batch| files[sink].as_mut().map_or(Ok(()), |file| file.write(&batch)),
+        |progress| show_progress(&bar, progress),
+    );
+    bar.finish_and_clear();
+    let counts = counts?;
+    let mut written = Vec::new();
+    for (index, file) in files.into_iter().enumerate() {
+        if let Some(file) = file {
+            written.push((pipeline.sinks[index].name.as_str(), counts.rows[index], file.finish()?));
+        }
+    }
+    let mut text = String::new();
+    for (sink, rows, path) in written {
+        text.push_str(&format!("{sink}: {} rows in {}\n", HumanCount(rows), path.display()));
+    }
+    text.push_str(&summary(&counts, started.elapsed()));
+    print(text.trim_end());
+    Ok(())
+}
+
+/// Whether each sink is written.
+fn selected(pipeline: &Pipeline, wanted: &[String]) -> Result<Vec<bool>> {
+    let names: Vec<&str> = pipeline.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !names.contains(&name.as_str())) {
+        return Err(Error::invalid(format!(
+            "no sink is named `{unknown}`; sinks of this pipeline: {}; rows of a view are selected by a sink, or shown by `tidemill preview`",
+            names.join(", ")
+        )));
+    }
+    Ok(names.iter().map(|name| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)).collect())
+}
+
+/// On a terminal only: elsewhere indicatif draws nothing.
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_bar} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show_progress(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.bytes_total);
+    bar.set_position(progress.bytes_begun);
+    bar.set_message(format!("{} rows, {} of files", HumanCount(progress.read), HumanBytes(progress.bytes_total)));
+}
+
+/// What was read, what was rejected and why, and how fast.
+fn summary(counts: &Counts, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let per_second = if seconds > 0.0 { counts.read as f64 / seconds } else { 0.0 };
+    let mut text = format!(
+        "{} rows read, {} accepted, {} rejected, in {seconds:.1} s ({per_second:.0} rows/s)\n",
+        HumanCount(counts.read),
+        HumanCount(counts.accepted),
+        HumanCount(counts.num_rejected())
+    );
+    text.push_str(&rejections(counts));
+    text
+}
+
+/// Rejected records by source and reason, and the first of them.
+pub(super) fn rejections(counts: &Counts) -> String {
+    let mut text = String::new();
+    for ((source, reason), number) in &counts.rejected {
+        text.push_str(&format!("rejected from {source}: {} {reason}\n", HumanCount(*number)));
+    }
+    if !counts.first_rejected.is_empty() {
+        text.push_str("the first:\n");
+        for rejected in &counts.first_rejected {
+            text.push_str(&format!("  {rejected}\n"));
+        }
+    }
+    text
+}

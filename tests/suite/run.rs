@@ -1,0 +1,9 @@
+//! The program as a process, on a real broker and a real S3 server: a record's whole way, what a kill or a signal leaves, what a
+//! second process does, what is refused with which exit code, and what `/metrics` and the log say meanwhile.
+
+mod bench;
+mod crash;
+mod live;
+mod observed;
+mod refused;
+mod shared;
