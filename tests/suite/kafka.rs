@@ -453,6 +453,33 @@ fn a_worker_without_partitions_ends_too() {
 }
 
 #[test]
+fn a_driver_that_takes_nothing_still_gives_partitions_up_and_can_be_closed() {
+    let topic = topic("stalled", 2);
+    let big = "x".repeat(300_000);
+    write(&topic, (0..100).map(|number| format!("{number} {big}")));
+    let shared = settings(&[&topic]);
+    let numbering = AssignmentNumbers::default();
+    let open = || Worker::numbered(shared.clone(), Membership::Group, numbering.clone());
+    let mut first = open();
+    first.run_until(|worker| worker.num_records() > 0);
+    // The channel is full by now. The second's join must reach the first all the same.
+    let mut second = open();
+    second.stored = first.stored.clone();
+    std::thread::sleep(Duration::from_millis(2500));
+    run_all(&mut [&mut first, &mut second], |workers| {
+        num_all(workers) == 100 && workers.iter().all(|worker| worker.units.len() == 1)
+    });
+    let all: Vec<String> = first.values().into_iter().chain(second.values()).collect();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 100);
+    let mut third = Worker::open(settings(&[&topic]), Membership::Group);
+    third.run_until(|worker| worker.num_records() > 0);
+    std::thread::sleep(Duration::from_millis(1500));
+    let began = Instant::now();
+    third.source.close(PATIENCE).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_worker_that_never_releases_loses_its_partitions_after_the_poll_interval() {
     let topic = topic("kept", 2);
     write(&topic, numbers(0, 20));

@@ -120,8 +120,7 @@ impl Reader {
                 self.revocation = None;
             }
         }
-        let fetched = self.partitions.remove(&assignments);
-        self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
+        self.let_go(&assignments);
         if !assignments.is_empty() {
             self.outbox.push_back(SourceEvent::Lost(assignments));
         }
@@ -148,12 +147,12 @@ impl Reader {
     /// by librdkafka's word that there is nothing more.
     fn stop_ended(&mut self) {
         let mut ended = Vec::new();
-        for held in self.partitions.iter_mut().filter(|held| held.is_fetched && held.has_ended()) {
-            held.is_fetched = false;
+        for held in self.partitions.iter_mut().filter(|held| held.is_assigned && !held.is_paused && held.has_ended()) {
+            held.is_paused = true;
             ended.push(held.entry());
         }
         if !ended.is_empty() {
-            self.warn_if_refused("unassign", self.consumer.unassign(&ended));
+            self.warn_if_refused("pause", self.consumer.pause(&ended));
         }
     }
 
@@ -163,10 +162,31 @@ impl Reader {
         revocation.waiting.retain(|assignment| !assignments.contains(assignment));
         // The group goes on with the first unassign, so all wait for the last release.
         if revocation.waiting.is_empty() {
-            let revoked = std::mem::take(&mut revocation.revoked);
-            self.revocation = None;
-            let fetched = self.partitions.remove(&revoked);
-            self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
+            self.release_all();
         }
+    }
+
+    /// Answers the revocation that waits, if one does.
+    pub(super) fn release_all(&mut self) {
+        if let Some(revocation) = self.revocation.take() {
+            self.let_go(&revocation.revoked);
+        }
+    }
+
+    /// Whether the group waits for a release.
+    pub(super) fn is_revoking(&self) -> bool {
+        self.revocation.is_some()
+    }
+
+    /// Takes partitions out, which tells the group to go on.
+    fn let_go(&mut self, assignments: &[Assignment]) {
+        let gone = self.partitions.remove(assignments);
+        // A pause would outlive the assignment.
+        let paused: Vec<Entry> = gone.iter().filter(|held| held.is_paused).map(Held::entry).collect();
+        if !paused.is_empty() {
+            self.warn_if_refused("resume", self.consumer.resume(&paused));
+        }
+        let assigned: Vec<Entry> = gone.iter().filter(|held| held.is_assigned).map(Held::entry).collect();
+        self.warn_if_refused("unassign", self.consumer.unassign(&assigned));
     }
 }

@@ -255,7 +255,7 @@ impl Reader {
 
     /// librdkafka says that a partition's position is not in the log (any more).
     pub(super) fn find_again(&mut self, topic: &str, partition: i32) -> Result<(), Halt> {
-        let Some(held) = self.partitions.find(topic, partition).filter(|held| held.is_fetched) else { return Ok(()) };
+        let Some(held) = self.partitions.find(topic, partition).filter(|held| held.is_assigned) else { return Ok(()) };
         let (assignment, place) = (held.assignment, (held.place.topic.clone(), partition));
         let wanted = held.place.next();
         let range = self.ranges(&[place])?.pop().unwrap_or_default();
@@ -264,8 +264,8 @@ impl Reader {
         let position = self.go_on(assignment, resolved);
         if let Some(held) = self.partitions.find(topic, partition) {
             held.advance(position.get());
+            held.is_broken = true;
         }
-        self.fetch_again(topic, partition);
         Ok(())
     }
 }

@@ -49,8 +49,12 @@ pub(super) struct Held {
     pub(super) assignment: Assignment,
     pub(super) place: Arc<Place>,
     pub(super) stage: Stage,
-    /// Whether the client fetches it. Not before its start, after its end, or while nobody takes records.
-    pub(super) is_fetched: bool,
+    /// Whether the client has it: from its start to its release.
+    pub(super) is_assigned: bool,
+    /// Whether the client leaves it alone for now: past its end, or while nobody takes records.
+    pub(super) is_paused: bool,
+    /// Whether the client has given it up and must be given it again.
+    pub(super) is_broken: bool,
     /// Where a bounded source ends.
     pub(super) end: Option<i64>,
 }
@@ -119,8 +123,15 @@ impl Partitions {
     /// Takes a new assignment in.
     pub(super) fn add(&mut self, assignment: Assignment, topic: Arc<str>, partition: i32) {
         let place = Arc::new(Place { topic, partition, next: AtomicI64::new(0) });
-        let end = None;
-        self.held.push(Held { assignment, place, stage: Stage::Waiting, is_fetched: false, end });
+        self.held.push(Held {
+            assignment,
+            place,
+            stage: Stage::Waiting,
+            is_assigned: false,
+            is_paused: false,
+            is_broken: false,
+            end: None,
+        });
         self.forget_numbers();
     }
 
@@ -134,14 +145,14 @@ impl Partitions {
         }
     }
 
-    /// Takes assignments out, and returns those that the client fetches.
-    pub(super) fn remove(&mut self, assignments: &[Assignment]) -> Vec<Entry> {
+    /// Takes assignments out.
+    pub(super) fn remove(&mut self, assignments: &[Assignment]) -> Vec<Held> {
         self.started.with(|started| started.retain(|assignment, _| !assignments.contains(assignment)));
-        let (gone, kept) = std::mem::take(&mut self.held).into_iter().partition(|held| assignments.contains(&held.assignment));
+        let (gone, kept) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| assignments.contains(&held.assignment));
         self.held = kept;
         self.forget_numbers();
-        let gone: Vec<Held> = gone;
-        gone.iter().filter(|held| held.is_fetched).map(Held::entry).collect()
+        gone
     }
 
     fn forget_numbers(&mut self) {

@@ -116,10 +116,7 @@ impl Reader {
             self.say_failed(error);
         }
         self.messages = Messages::new(0);
-        if let Some(revocation) = self.revocation.take() {
-            let fetched = self.partitions.remove(&revocation.revoked);
-            self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
-        }
+        self.release_all();
         self.warn_if_refused("close", self.consumer.close());
     }
 
@@ -129,6 +126,9 @@ impl Reader {
             self.serve_commands()?;
             self.serve_callbacks()?;
             self.say_end();
+            if self.partitions.iter().any(|held| held.is_broken) {
+                self.stop_fetching();
+            }
             self.flush()?;
             if self.messages.is_empty() {
                 self.fetch()?;
@@ -209,10 +209,11 @@ impl Reader {
                         self.outbox.push_front(event);
                     }
                     if !self.is_stalled && began.elapsed() >= STALL {
+                        tracing::debug!(source = &*self.opening.source, "nobody takes records; fetching stops until there is room");
                         self.stop_fetching();
                     }
                     if self.is_stalled {
-                        self.serve_while_stalled()?;
+                        self.serve_while_stalled(IDLE / 2)?;
                     } else {
                         self.wait_for_room();
                     }
@@ -221,6 +222,7 @@ impl Reader {
             }
         }
         if self.is_stalled {
+            self.restart_broken()?;
             self.is_stalled = false;
             self.fetch_started();
         }
@@ -235,28 +237,34 @@ impl Reader {
         select.ready_timeout(STALL).ok();
     }
 
-    /// Gives up what was fetched ahead; it is fetched again from the positions.
-    fn stop_fetching(&mut self) {
-        tracing::debug!(source = &*self.opening.source, "nobody takes records; fetching stops until there is room");
+    /// Has the client leave all partitions alone, until the next flush has said everything.
+    pub(super) fn stop_fetching(&mut self) {
         self.is_stalled = true;
-        let mut fetched = Vec::new();
-        for held in self.partitions.iter_mut().filter(|held| held.is_fetched) {
-            fetched.push(held.entry());
-            held.is_fetched = false;
+        let mut paused = Vec::new();
+        for held in self.partitions.iter_mut().filter(|held| held.is_assigned && !held.is_paused) {
+            held.is_paused = true;
+            paused.push(held.entry());
         }
-        self.warn_if_refused("unassign", self.consumer.unassign(&fetched));
-        self.messages = Messages::new(BLOCK_RECORDS);
+        self.warn_if_refused("pause", self.consumer.pause(&paused));
     }
 
-    fn serve_while_stalled(&mut self) -> Result<(), Halt> {
+    /// Serves callbacks while nothing is fetched.
+    fn serve_while_stalled(&mut self, timeout: Duration) -> Result<(), Halt> {
         let mut none = Messages::new(64);
-        self.consumer.consume(&mut none, 64, IDLE / 2);
+        self.consumer.consume(&mut none, 64, timeout);
         while let Some(message) = none.current() {
-            // A record here was on its way when fetching stopped; it comes again.
-            if let Some(code) = message.error() {
-                let (topic, partition) = (message.topic().to_owned(), message.partition());
-                let (offset, text) = (message.offset(), message.error_text());
-                self.serve_partition_error(code, &topic, partition, offset, &text)?;
+            let (topic, partition) = (message.topic().to_owned(), message.partition());
+            match message.error() {
+                Some(code) => {
+                    let (offset, text) = (message.offset(), message.error_text());
+                    self.serve_partition_error(code, &topic, partition, offset, &text)?;
+                }
+                // Paused partitions give no records. Should one come all the same, it is fetched again.
+                None => {
+                    if let Some(entry) = self.partitions.find(&topic, partition).map(|held| held.entry()) {
+                        self.warn_if_refused("seek", self.consumer.seek(entry));
+                    }
+                }
             }
             none.advance();
         }
@@ -268,25 +276,43 @@ impl Reader {
         if self.is_stalled {
             return;
         }
-        let mut entries = Vec::new();
-        for held in self.partitions.iter_mut() {
-            if held.stage == Stage::Started && !held.is_fetched && !held.has_ended() {
-                entries.push(held.entry());
-                held.is_fetched = true;
+        let (mut assigned, mut resumed) = (Vec::new(), Vec::new());
+        for held in self.partitions.iter_mut().filter(|held| held.stage == Stage::Started && !held.has_ended()) {
+            if !held.is_assigned {
+                held.is_assigned = true;
+                assigned.push(held.entry());
+            } else if held.is_paused && !held.is_broken {
+                held.is_paused = false;
+                resumed.push(held.entry());
             }
         }
-        if !entries.is_empty() {
-            self.warn_if_refused("assign", self.consumer.assign(&entries));
+        if !assigned.is_empty() {
+            self.warn_if_refused("assign", self.consumer.assign(&assigned));
+        }
+        if !resumed.is_empty() {
+            self.warn_if_refused("resume", self.consumer.resume(&resumed));
         }
     }
 
-    /// Fetches a partition again, from its position.
-    pub(super) fn fetch_again(&mut self, topic: &str, partition: i32) {
-        let Some(held) = self.partitions.find(topic, partition).filter(|held| held.is_fetched) else { return };
-        held.is_fetched = false;
-        let entry = held.entry();
-        self.warn_if_refused("unassign", self.consumer.unassign(&[entry]));
-        self.fetch_started();
+    /// Gives partitions to the client again that it has given up. Only a new assignment does that, and an unassign must not be
+    /// taken for the answer to a revocation: so callbacks are heard first, and a revocation goes first.
+    fn restart_broken(&mut self) -> Result<(), Halt> {
+        if !self.partitions.iter().any(|held| held.is_broken) {
+            return Ok(());
+        }
+        self.serve_while_stalled(Duration::ZERO)?;
+        if self.is_revoking() {
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        for held in self.partitions.iter_mut().filter(|held| held.is_broken) {
+            (held.is_broken, held.is_paused) = (false, false);
+            entries.push(held.entry());
+        }
+        self.warn_if_refused("resume", self.consumer.resume(&entries));
+        self.warn_if_refused("unassign", self.consumer.unassign(&entries));
+        self.warn_if_refused("assign", self.consumer.assign(&entries));
+        Ok(())
     }
 
     fn serve_commands(&mut self) -> Result<(), Halt> {

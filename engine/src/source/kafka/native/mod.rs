@@ -344,11 +344,34 @@ impl Consumer {
         unsafe { checked_object(sys::rd_kafka_incremental_assign(self.ptr(), list.0.as_ptr())) }
     }
 
-    /// Ends fetching partitions. All must be assigned. During a revocation: gives them back.
+    /// Ends fetching partitions. All must be assigned. While librdkafka waits for the answer to a revocation, this is the
+    /// answer, whichever partitions it names: so it is called for releases, and else with care.
     pub(super) fn unassign(&self, entries: &[Entry]) -> KafkaResult<()> {
         let list = List::of(entries)?;
         // SAFETY: as in `assign`.
         unsafe { checked_object(sys::rd_kafka_incremental_unassign(self.ptr(), list.0.as_ptr())) }
+    }
+
+    /// Leaves partitions alone for a while: nothing of them comes, what was fetched ahead is fetched again afterwards. The
+    /// group hears nothing of it. (An unassign would do as much, and answer a revocation that is on its way to us.)
+    pub(super) fn pause(&self, entries: &[Entry]) -> KafkaResult<()> {
+        let list = List::of(entries)?;
+        // SAFETY: client and list are live.
+        checked(unsafe { sys::rd_kafka_pause_partitions(self.ptr(), list.0.as_ptr()) })
+    }
+
+    /// Ends a pause.
+    pub(super) fn resume(&self, entries: &[Entry]) -> KafkaResult<()> {
+        let list = List::of(entries)?;
+        // SAFETY: client and list are live.
+        checked(unsafe { sys::rd_kafka_resume_partitions(self.ptr(), list.0.as_ptr()) })
+    }
+
+    /// Goes on at another offset, soon.
+    pub(super) fn seek(&self, entry: Entry) -> KafkaResult<()> {
+        let list = List::of(&[entry])?;
+        // SAFETY: client and list are live; the error object is ours.
+        unsafe { checked_object(sys::rd_kafka_seek_partitions(self.ptr(), list.0.as_ptr(), 0)) }
     }
 
     /// Whether the group has already given our partitions to somebody else.
