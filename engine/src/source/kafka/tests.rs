@@ -194,7 +194,9 @@ fn a_partition_moves_only_when_it_is_released() {
     let all: Vec<String> = first.values().into_iter().chain(second.values()).collect();
     assert_eq!(sorted(all), sorted(numbers(0, 800)));
     assert_eq!(first.events, ["assigned 4", "revoked 2"]);
-    assert_eq!(second.events, ["assigned 2"]);
+    // A member may hear first that it has nothing yet: that makes a worker ready.
+    let given: Vec<&String> = second.events.iter().filter(|event| *event != "assigned 0").collect();
+    assert_eq!(given, ["assigned 2"]);
 }
 
 #[test]
