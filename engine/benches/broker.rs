@@ -55,7 +55,11 @@ fn main() -> ExitCode {
     let start_and_stop = median(start_and_stop);
     let path = (median(ours) - start_and_stop) * 1e9 / records as f64;
     println!("    {records} records from the broker: bare librdkafka {bare:.0}; tidemill run {path:.0}");
-    println!("    not counted: {:.2} CPU seconds of a run on an empty topic; {:.0} rows per CPU second", start_and_stop, 1e9 / path);
+    println!(
+        "    not counted: {:.2} CPU seconds of a run on an empty topic; {:.0} rows per CPU second",
+        start_and_stop,
+        1e9 / path
+    );
     goals.at_most("path / (librdkafka + sum of the bare parts)", path / (bare + parts.bare()), 1.6, "");
     goals.at_most("resident memory at its peak", memory, 300.0, " MB");
     let starts = (0..runs.max(3)).map(|_| start_to_alert(&environment)).collect();

@@ -81,7 +81,8 @@ impl Way {
 fn main() -> ExitCode {
     let seconds = argument("--seconds", 60).max(2);
     let rounds = argument("--rounds", 5).max(1);
-    let mut goals = Goals::begin("latency at 1 000 events/s, at least once, from produce to consumed alert, on a real broker");
+    let mut goals =
+        Goals::begin("latency at 1 000 events/s, at least once, from produce to consumed alert, on a real broker");
     let environment = world::environment();
     let per_turn = usize::try_from(seconds * 1_000).unwrap();
     let mut events = events(2 * per_turn * usize::try_from(rounds).unwrap());

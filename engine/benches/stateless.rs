@@ -21,7 +21,8 @@ use world::{Environment, PIPELINE, pipeline};
 
 fn main() -> ExitCode {
     let rounds = usize::try_from(argument("--rounds", 15)).unwrap().max(1);
-    let mut goals = Goals::begin("stateless path from memory: simulated transactions, pipelines/fraud.yaml, 200 trees x 31 leaves");
+    let mut goals =
+        Goals::begin("stateless path from memory: simulated transactions, pipelines/fraud.yaml, 200 trees x 31 leaves");
     let environment = world::environment();
     let parts = parts::measure(&environment, rounds);
     parts::print(&parts);

@@ -3,17 +3,17 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod checkpoint;
+pub mod cli;
 pub mod decode;
 pub mod error;
-pub mod pipeline;
-pub mod plan;
-pub mod sink;
-pub mod source;
-pub mod cli;
 pub mod model;
 pub mod observe;
+pub mod pipeline;
+pub mod plan;
 pub mod replay;
 pub mod runtime;
+pub mod sink;
+pub mod source;
 #[cfg(feature = "lightgbm")]
 pub mod train;
 pub mod types;

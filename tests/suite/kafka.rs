@@ -1,11 +1,15 @@
 //! The Kafka source and sink against a real broker: what the embedded cluster cannot show. Times, transactions, deleted records,
 //! new partitions, large records, moves under load, and the group's own view.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests wait by the clock, and end at what is not there")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests wait by the clock, and end at what is not there"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -85,10 +89,13 @@ fn a_time_means_the_first_record_at_or_after_it_and_the_end_when_there_is_none()
     let topic = topic("times", 2);
     let producer = producer(&[]);
     for number in 0..10_i64 {
-        let record = BaseRecord::<(), [u8]>::to(&topic).partition(0).payload(b"x").timestamp(1_700_000_000_000 + number * 1000);
+        let record =
+            BaseRecord::<(), [u8]>::to(&topic).partition(0).payload(b"x").timestamp(1_700_000_000_000 + number * 1000);
         producer.send(record).unwrap();
     }
-    producer.send(BaseRecord::<(), [u8]>::to(&topic).partition(1).payload(b"old").timestamp(1_600_000_000_000)).unwrap();
+    producer
+        .send(BaseRecord::<(), [u8]>::to(&topic).partition(1).payload(b"old").timestamp(1_600_000_000_000))
+        .unwrap();
     producer.flush(PATIENCE).unwrap();
     let mut from_time = settings(&[&topic]);
     from_time.start = StartPosition::Timestamp(1_700_000_003_500);
@@ -159,7 +166,8 @@ fn an_open_transaction_is_not_waited_for_by_a_bounded_read() {
 fn run_all(workers: &mut [&mut Worker], done: impl Fn(&[&mut Worker]) -> bool) {
     let deadline = Instant::now() + 2 * PATIENCE;
     while !done(workers) {
-        let told = || workers.iter().map(|worker| format!("{:?} {}", worker.events, worker.num_records())).collect::<Vec<_>>();
+        let told =
+            || workers.iter().map(|worker| format!("{:?} {}", worker.events, worker.num_records())).collect::<Vec<_>>();
         assert!(Instant::now() < deadline, "{:?}", told());
         let mut is_idle = true;
         for worker in &mut *workers {
@@ -315,7 +323,9 @@ fn keys_headers_tombstones_and_large_records_come_as_they_were_written() {
         .insert(Header { key: "trace", value: Some(&b"\xff\x00"[..]) })
         .insert(Header { key: "none", value: None::<&[u8]> })
         .insert(Header { key: "trace", value: Some(&b""[..]) });
-    producer.send(BaseRecord::to(&topic).key(&b"\x00k"[..]).payload(&b"\xfe"[..]).headers(headers).timestamp(5)).unwrap();
+    producer
+        .send(BaseRecord::to(&topic).key(&b"\x00k"[..]).payload(&b"\xfe"[..]).headers(headers).timestamp(5))
+        .unwrap();
     producer.send(BaseRecord::<[u8], [u8]>::to(&topic).key(b"tombstone")).unwrap();
     producer.send(BaseRecord::<[u8], [u8]>::to(&topic).key(b"").payload(b"")).unwrap();
     producer.send(BaseRecord::<[u8], [u8]>::to(&topic).payload(&large)).unwrap();
@@ -435,7 +445,10 @@ fn a_writer_and_a_source_carry_many_records() {
     assert_eq!(num_records, NUM_RECORDS);
     let read = began.elapsed();
     // Far below what it does; a stop and go with a broker's waiting times would be far below this.
-    assert!(written < Duration::from_secs(30) && read < Duration::from_secs(10), "written in {written:?}, read in {read:?}");
+    assert!(
+        written < Duration::from_secs(30) && read < Duration::from_secs(10),
+        "written in {written:?}, read in {read:?}"
+    );
 }
 
 #[test]

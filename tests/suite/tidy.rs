@@ -28,7 +28,12 @@ fn sources() -> Vec<(String, String)> {
     assert!(files.len() > 40, "the walk found only {} files", files.len());
     files
         .into_iter()
-        .map(|path| (path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/"), fs::read_to_string(&path).unwrap()))
+        .map(|path| {
+            (
+                path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/"),
+                fs::read_to_string(&path).unwrap(),
+            )
+        })
         .collect()
 }
 
@@ -38,7 +43,10 @@ fn num_lines_without_tests(text: &str) -> usize {
 }
 
 fn violations(problem: impl Fn(&str, &str) -> Option<String>) -> Vec<String> {
-    sources().iter().filter_map(|(path, text)| problem(path, text).map(|problem| format!("{path}: {problem}"))).collect()
+    sources()
+        .iter()
+        .filter_map(|(path, text)| problem(path, text).map(|problem| format!("{path}: {problem}")))
+        .collect()
 }
 
 #[test]
@@ -79,7 +87,8 @@ fn outside_crates_stay_where_the_layer_table_puts_them() {
         table.iter().find_map(|(name, homes)| {
             let is_used = text.lines().any(|line| {
                 let line = line.trim_start();
-                !line.starts_with("//") && (line.contains(&format!("{name}::")) || line.contains(&format!("use {name}")))
+                !line.starts_with("//")
+                    && (line.contains(&format!("{name}::")) || line.contains(&format!("use {name}")))
             });
             (is_used && !homes.iter().any(|home| path.starts_with(home))).then(|| format!("uses {name}"))
         })
@@ -98,7 +107,9 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/sink/mod.rs",
     ];
     let bad = violations(|path, text| {
-        let derives = text.lines().any(|line| line.contains("derive(") && (line.contains("Serialize") || line.contains("Deserialize")));
+        let derives = text
+            .lines()
+            .any(|line| line.contains("derive(") && (line.contains("Serialize") || line.contains("Deserialize")));
         (derives && path.starts_with("engine/") && !homes.iter().any(|home| path.starts_with(home)))
             .then(|| "derives Serialize or Deserialize".to_owned())
     });
@@ -114,7 +125,20 @@ fn nothing_is_left_to_be_done_later() {
 
 #[test]
 fn the_top_level_holds_what_it_should() {
-    let allowed = ["Cargo.toml", "Cargo.lock", "LICENSE", "Makefile", "README.md", "docker", "engine", "pipelines", "sql", "tests", "udfs", "target"];
+    let allowed = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "docker",
+        "engine",
+        "pipelines",
+        "sql",
+        "tests",
+        "udfs",
+        "target",
+    ];
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
         assert!(name.starts_with('.') || allowed.contains(&name.as_str()), "{name} does not belong at the top level");

@@ -3,10 +3,7 @@
 //! Both score the same rows on one thread, in turns; the figures are medians of CPU time, so that a busy machine disturbs little. Every shape of model is checked to be bit-equal
 //! first. Run it with `cargo bench -p tidemill-udfs --features lightgbm`; it fails if a goal is missed, unless `--no-fail` is given.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "the table is what the benchmark is for"
-)]
+#![expect(clippy::print_stdout, reason = "the table is what the benchmark is for")]
 #![expect(unsafe_code, reason = "the clock of CPU time is the C library's")]
 
 use std::hint::black_box;
@@ -30,12 +27,7 @@ struct Case {
     goals: &'static [(usize, f64)],
 }
 
-const PLAIN: Shape = Shape {
-    num_features: 10,
-    missing: 0.0,
-    num_categorical: 0,
-    num_classes: 2,
-};
+const PLAIN: Shape = Shape { num_features: 10, missing: 0.0, num_categorical: 0, num_classes: 2 };
 const BATCH: &[(usize, f64)] = &[(8192, 10.0)];
 
 const CASES: [Case; 9] = [
@@ -44,16 +36,7 @@ const CASES: [Case; 9] = [
         shape: PLAIN,
         parameters: "objective=binary num_leaves=31",
         trees: 200,
-        goals: &[
-            (1, 0.0),
-            (2, 0.0),
-            (4, 0.0),
-            (8, 0.0),
-            (10, 0.0),
-            (100, 12.0),
-            (1000, 20.0),
-            (8192, 20.0),
-        ],
+        goals: &[(1, 0.0), (2, 0.0), (4, 0.0), (8, 0.0), (10, 0.0), (100, 12.0), (1000, 20.0), (8192, 20.0)],
     },
     Case {
         name: "100 trees x 31",
@@ -62,20 +45,8 @@ const CASES: [Case; 9] = [
         trees: 100,
         goals: BATCH,
     },
-    Case {
-        name: "500 x 31",
-        shape: PLAIN,
-        parameters: "objective=binary num_leaves=31",
-        trees: 500,
-        goals: BATCH,
-    },
-    Case {
-        name: "1 000 x 63",
-        shape: PLAIN,
-        parameters: "objective=binary num_leaves=63",
-        trees: 1000,
-        goals: BATCH,
-    },
+    Case { name: "500 x 31", shape: PLAIN, parameters: "objective=binary num_leaves=31", trees: 500, goals: BATCH },
+    Case { name: "1 000 x 63", shape: PLAIN, parameters: "objective=binary num_leaves=63", trees: 1000, goals: BATCH },
     Case {
         name: "300 trees of depth 5",
         shape: PLAIN,
@@ -92,30 +63,21 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "50 features",
-        shape: Shape {
-            num_features: 50,
-            ..PLAIN
-        },
+        shape: Shape { num_features: 50, ..PLAIN },
         parameters: "objective=binary num_leaves=31",
         trees: 200,
         goals: BATCH,
     },
     Case {
         name: "with NaN",
-        shape: Shape {
-            missing: 0.1,
-            ..PLAIN
-        },
+        shape: Shape { missing: 0.1, ..PLAIN },
         parameters: "objective=binary num_leaves=31",
         trees: 200,
         goals: BATCH,
     },
     Case {
         name: "categorical splits",
-        shape: Shape {
-            num_categorical: 3,
-            ..PLAIN
-        },
+        shape: Shape { num_categorical: 3, ..PLAIN },
         parameters: "objective=binary num_leaves=31 categorical_feature=0,1,2",
         trees: 200,
         goals: BATCH,
@@ -124,10 +86,7 @@ const CASES: [Case; 9] = [
 
 const CLASSES: Case = Case {
     name: "3 classes (67 trees each)",
-    shape: Shape {
-        num_classes: 3,
-        ..PLAIN
-    },
+    shape: Shape { num_classes: 3, ..PLAIN },
     parameters: "objective=multiclass num_class=3 num_leaves=31",
     trees: 67,
     goals: BATCH,
@@ -137,9 +96,7 @@ const CLASSES: Case = Case {
 const ONE_ROW_MICROS_MAX: f64 = 4.0;
 
 fn main() {
-    let only = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with("--"));
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     println!("| model | rows | LightGBM, us a row | tidemill, us a row | ratio | goal | |");
     println!("|---|---|---|---|---|---|---|");
     let mut missed = 0;
@@ -166,11 +123,7 @@ fn run(case: &Case) -> usize {
         let (theirs, ours, fast) = measure(&oracle, &model, &rows, *num_rows);
         let ratio = theirs / ours;
         let met = ratio >= *goal;
-        let goal_text = if *goal > 0.0 {
-            format!("{goal}x")
-        } else {
-            String::new()
-        };
+        let goal_text = if *goal > 0.0 { format!("{goal}x") } else { String::new() };
         let mark = if !met {
             "MISSED"
         } else if *goal > 0.0 {
@@ -178,10 +131,7 @@ fn run(case: &Case) -> usize {
         } else {
             ""
         };
-        println!(
-            "| {} | {num_rows} | {theirs:.3} | {ours:.3} | {ratio:.1}x | {goal_text} | {mark} |",
-            case.name
-        );
+        println!("| {} | {num_rows} | {theirs:.3} | {ours:.3} | {ratio:.1}x | {goal_text} | {mark} |", case.name);
         missed += usize::from(!met);
         if *num_rows == 1 {
             let met = ours <= ONE_ROW_MICROS_MAX;
@@ -198,19 +148,12 @@ fn run(case: &Case) -> usize {
 
 fn assert_equal(oracle: &Oracle, model: &Model, rows: &Rows) {
     let columns = rows.columns();
-    let columns: Vec<Column<'_>> = columns
-        .iter()
-        .map(|column| column.as_slice().into())
-        .collect();
+    let columns: Vec<Column<'_>> = columns.iter().map(|column| column.as_slice().into()).collect();
     let mut expected = vec![0.0; rows.num_rows() * oracle.num_outputs()];
     let mut found = expected.clone();
     oracle.predict(&rows.values, &mut expected);
     model.score(&columns, &mut found, &mut Scratch::default());
-    let differ = expected
-        .iter()
-        .zip(&found)
-        .filter(|(a, b)| a.to_bits() != b.to_bits())
-        .count();
+    let differ = expected.iter().zip(&found).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
     assert_eq!(differ, 0, "scores that differ from LightGBM's");
 }
 
@@ -235,11 +178,7 @@ fn measure(oracle: &Oracle, model: &Model, rows: &Rows, num_rows: usize) -> (f64
         ours.push(turn(num_rows, || {
             let at = batch() * num_rows;
             batch_columns.clear();
-            batch_columns.extend(
-                columns
-                    .iter()
-                    .map(|column| Column::from(&column[at..at + num_rows])),
-            );
+            batch_columns.extend(columns.iter().map(|column| Column::from(&column[at..at + num_rows])));
             model.score(&batch_columns, &mut scores, &mut scratch);
             black_box(&scores);
         }));
@@ -250,11 +189,7 @@ fn measure(oracle: &Oracle, model: &Model, rows: &Rows, num_rows: usize) -> (f64
             }));
         }
     }
-    (
-        median(theirs),
-        median(ours),
-        if fast.is_empty() { 0.0 } else { median(fast) },
-    )
+    (median(theirs), median(ours), if fast.is_empty() { 0.0 } else { median(fast) })
 }
 
 /// Microseconds a row, over a turn of many calls.
@@ -290,10 +225,7 @@ fn cpu_time() -> Duration {
         fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
     }
     const THREAD_CPU_TIME: i32 = 3;
-    let mut time = Timespec {
-        seconds: 0,
-        nanoseconds: 0,
-    };
+    let mut time = Timespec { seconds: 0, nanoseconds: 0 };
     // SAFETY: the pointer is to a struct laid out as the C library's on 64-bit Linux, alive until the call returns.
     let code = unsafe { clock_gettime(THREAD_CPU_TIME, &mut time) };
     assert_eq!(code, 0, "the kernel has a clock of the thread's CPU time");

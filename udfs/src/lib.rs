@@ -9,6 +9,5 @@ pub mod oracle;
 pub mod scorer;
 
 pub use functions::{
-    CallError, LoadedModel, ModelSlot, Models, SwapError, UnknownModel, WrongArgument, check_call,
-    functions,
+    CallError, LoadedModel, ModelSlot, Models, SwapError, UnknownModel, WrongArgument, check_call, functions,
 };

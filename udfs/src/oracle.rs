@@ -4,10 +4,7 @@
 //! through `lightgbm3`, and scores with [`crate::scorer`].
 
 #![expect(unsafe_code, reason = "calls of a C library")]
-#![expect(
-    clippy::missing_panics_doc,
-    reason = "tests and benchmarks want to stop at the first error"
-)]
+#![expect(clippy::missing_panics_doc, reason = "tests and benchmarks want to stop at the first error")]
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
@@ -71,14 +68,9 @@ impl Rows {
         for _ in 0..num_rows {
             let mut signal = random.normal();
             for feature in 0..shape.num_features {
-                let (value, effect) =
-                    make_up_value(&mut random, feature, feature < shape.num_categorical);
+                let (value, effect) = make_up_value(&mut random, feature, feature < shape.num_categorical);
                 signal += effect / (1.0 + feature as f64 / 4.0);
-                values.push(if random.unit() < shape.missing {
-                    f64::NAN
-                } else {
-                    value
-                });
+                values.push(if random.unit() < shape.missing { f64::NAN } else { value });
             }
             labels.push(match shape.num_classes {
                 0 => signal as f32,
@@ -86,11 +78,7 @@ impl Rows {
                 classes => ((signal - 2.0).max(0.0) as u32).min(classes - 1) as f32,
             });
         }
-        Self {
-            num_features: shape.num_features,
-            values,
-            labels,
-        }
+        Self { num_features: shape.num_features, values, labels }
     }
 
     pub fn num_rows(&self) -> usize {
@@ -99,14 +87,7 @@ impl Rows {
 
     /// The values feature by feature.
     pub fn columns(&self) -> Vec<Vec<f64>> {
-        let column = |feature| {
-            self.values
-                .iter()
-                .skip(feature)
-                .step_by(self.num_features)
-                .copied()
-                .collect()
-        };
+        let column = |feature| self.values.iter().skip(feature).step_by(self.num_features).copied().collect();
         (0..self.num_features).map(column).collect()
     }
 }
@@ -115,10 +96,7 @@ impl Rows {
 fn make_up_value(random: &mut Random, feature: usize, categorical: bool) -> (f64, f64) {
     if categorical {
         let category = (random.unit() * random.unit() * 60.0).floor();
-        return (
-            category,
-            f64::from((category as u32).wrapping_mul(2_654_435_761) >> 24) / 128.0 - 1.0,
-        );
+        return (category, f64::from((category as u32).wrapping_mul(2_654_435_761) >> 24) / 128.0 - 1.0);
     }
     let normal = random.normal();
     let value = match feature % 5 {
@@ -152,9 +130,7 @@ fn check(code: i32) -> Result<(), String> {
         return Ok(());
     }
     // SAFETY: LightGBM returns a string that ends in 0 and that this thread's next call may change; it is copied at once.
-    Err(unsafe { CStr::from_ptr(sys::LGBM_GetLastError()) }
-        .to_string_lossy()
-        .into_owned())
+    Err(unsafe { CStr::from_ptr(sys::LGBM_GetLastError()) }.to_string_lossy().into_owned())
 }
 
 impl Oracle {
@@ -163,10 +139,8 @@ impl Oracle {
     /// # Errors
     /// LightGBM's message.
     pub fn train(rows: &Rows, parameters: &str, iterations: usize) -> Result<String, String> {
-        let parameters = CString::new(format!(
-            "num_threads=1 verbosity=-1 deterministic=true seed=7 {parameters}"
-        ))
-        .expect("no zero");
+        let parameters = CString::new(format!("num_threads=1 verbosity=-1 deterministic=true seed=7 {parameters}"))
+            .expect("no zero");
         let (mut dataset, mut booster) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the pointers are to live buffers of the lengths that are given with them; handles are freed once.
         unsafe {
@@ -181,42 +155,16 @@ impl Oracle {
                 &mut dataset,
             ))?;
             let count = rows.labels.len() as i32;
-            check(sys::LGBM_DatasetSetField(
-                dataset,
-                c"label".as_ptr(),
-                rows.labels.as_ptr().cast(),
-                count,
-                FLOAT,
-            ))?;
-            check(sys::LGBM_BoosterCreate(
-                dataset,
-                parameters.as_ptr(),
-                &mut booster,
-            ))?;
+            check(sys::LGBM_DatasetSetField(dataset, c"label".as_ptr(), rows.labels.as_ptr().cast(), count, FLOAT))?;
+            check(sys::LGBM_BoosterCreate(dataset, parameters.as_ptr(), &mut booster))?;
             let mut finished = 0;
             for _ in 0..iterations {
                 check(sys::LGBM_BoosterUpdateOneIter(booster, &mut finished))?;
             }
             let mut len = 0;
-            check(sys::LGBM_BoosterSaveModelToString(
-                booster,
-                0,
-                -1,
-                0,
-                0,
-                &mut len,
-                ptr::null_mut(),
-            ))?;
+            check(sys::LGBM_BoosterSaveModelToString(booster, 0, -1, 0, 0, &mut len, ptr::null_mut()))?;
             let mut text = vec![0_u8; len as usize];
-            check(sys::LGBM_BoosterSaveModelToString(
-                booster,
-                0,
-                -1,
-                0,
-                len,
-                &mut len,
-                text.as_mut_ptr().cast(),
-            ))?;
+            check(sys::LGBM_BoosterSaveModelToString(booster, 0, -1, 0, len, &mut len, text.as_mut_ptr().cast()))?;
             check(sys::LGBM_BoosterFree(booster))?;
             check(sys::LGBM_DatasetFree(dataset))?;
             text.pop();
@@ -234,19 +182,11 @@ impl Oracle {
         let mut handle = ptr::null_mut();
         // SAFETY: the text ends in 0; the out-pointers live until the calls return.
         unsafe {
-            check(sys::LGBM_BoosterLoadModelFromString(
-                text.as_ptr(),
-                &mut iterations,
-                &mut handle,
-            ))?;
+            check(sys::LGBM_BoosterLoadModelFromString(text.as_ptr(), &mut iterations, &mut handle))?;
             check(sys::LGBM_BoosterGetNumClasses(handle, &mut classes))?;
             check(sys::LGBM_BoosterGetNumFeature(handle, &mut features))?;
         }
-        Ok(Self {
-            handle,
-            num_outputs: classes as usize,
-            num_features: features as usize,
-        })
+        Ok(Self { handle, num_outputs: classes as usize, num_features: features as usize })
     }
 
     pub fn num_outputs(&self) -> usize {
@@ -322,12 +262,7 @@ impl SingleRow<'_> {
         let mut len = 0;
         // SAFETY: the buffers have the lengths that the model asks for, as was just asserted.
         let code = unsafe {
-            sys::LGBM_BoosterPredictForMatSingleRowFast(
-                self.fast,
-                row.as_ptr().cast(),
-                &mut len,
-                scores.as_mut_ptr(),
-            )
+            sys::LGBM_BoosterPredictForMatSingleRowFast(self.fast, row.as_ptr().cast(), &mut len, scores.as_mut_ptr())
         };
         check(code).expect("LightGBM predicts");
     }

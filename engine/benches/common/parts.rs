@@ -133,7 +133,8 @@ impl Path {
     pub(crate) fn run(&mut self, block: &RecordBlock) -> [f64; 2] {
         let rows = block.len();
         let mut decoded = None;
-        let decode = nanos_a_row(THREAD, rows, || decoded = Some(self.decoder.decode(black_box(block), &self.units).unwrap()));
+        let decode =
+            nanos_a_row(THREAD, rows, || decoded = Some(self.decoder.decode(black_box(block), &self.units).unwrap()));
         let decoded = decoded.unwrap();
         assert_eq!(decoded.batch.num_rows(), rows, "the simulator's records are all good");
         let graph = nanos_a_row(THREAD, rows, || {
@@ -154,8 +155,10 @@ pub(crate) fn measure(environment: &Environment, rounds: usize) -> Parts {
     assert_eq!(model.model.num_trees(), 200);
     let schema = table_schema(&pipeline.sources[0]);
     let blocks = blocks(ROWS);
-    let sqls: Vec<BareSql> = blocks.iter().map(|block| BareSql::new(&bulk(&schema, block.values.as_parts().0))).collect();
-    let features: Vec<Vec<ArrayRef>> = sqls.iter().map(|sql| feature_arrays(&sql.run(), model.model.feature_names())).collect();
+    let sqls: Vec<BareSql> =
+        blocks.iter().map(|block| BareSql::new(&bulk(&schema, block.values.as_parts().0))).collect();
+    let features: Vec<Vec<ArrayRef>> =
+        sqls.iter().map(|sql| feature_arrays(&sql.run(), model.model.feature_names())).collect();
     let mut times: [Vec<f64>; 5] = Default::default();
     // In turns, so that a busy machine is busy for all. The first turn only warms up.
     for round in 0..=rounds {
@@ -164,7 +167,8 @@ pub(crate) fn measure(environment: &Environment, rounds: usize) -> Parts {
             let bytes = block.values.as_parts().0;
             let json = nanos_a_row(THREAD, ROWS, || drop(black_box(bulk(&schema, black_box(bytes)))));
             let stock = nanos_a_row(THREAD, ROWS, || drop(black_box(sql.run())));
-            let score = nanos_a_row(THREAD, ROWS, || drop(black_box(score_arrays(&model.model, features, ROWS).unwrap())));
+            let score =
+                nanos_a_row(THREAD, ROWS, || drop(black_box(score_arrays(&model.model, features, ROWS).unwrap())));
             if round > 0 {
                 times.iter_mut().zip([decode, graph, json, stock, score]).for_each(|(times, time)| times.push(time));
             }
@@ -183,6 +187,17 @@ fn feature_arrays(batches: &[RecordBatch], names: &[String]) -> Vec<ArrayRef> {
 /// The bare parts, a line each.
 pub(crate) fn print(parts: &Parts) {
     println!("  CPU time, ns a row, medians:");
-    println!("    bare parts: arrow-json {:.0} + SQL {:.0} + scorer {:.0} = {:.0}", parts.bare_json, parts.bare_sql, parts.bare_score, parts.bare());
-    println!("    from memory: decode {:.0} + features, score and filter {:.0} = {:.0}", parts.decode, parts.graph, parts.path());
+    println!(
+        "    bare parts: arrow-json {:.0} + SQL {:.0} + scorer {:.0} = {:.0}",
+        parts.bare_json,
+        parts.bare_sql,
+        parts.bare_score,
+        parts.bare()
+    );
+    println!(
+        "    from memory: decode {:.0} + features, score and filter {:.0} = {:.0}",
+        parts.decode,
+        parts.graph,
+        parts.path()
+    );
 }

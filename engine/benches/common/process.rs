@@ -71,7 +71,9 @@ pub(crate) fn consumer(topic: &str, from: Offset) -> BaseConsumer {
         .create()
         .unwrap();
     let deadline = now() + Duration::from_secs(20);
-    while consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap().topics()[0].partitions().len() < PARTITIONS as usize {
+    while consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap().topics()[0].partitions().len()
+        < PARTITIONS as usize
+    {
         assert!(now() < deadline, "the topic {topic} did not appear");
     }
     let mut list = TopicPartitionList::new();
@@ -101,7 +103,13 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts it. `until` is that of the source; the threshold replaces the model's.
-    pub(crate) fn start(environment: &Environment, input: &str, alerts: &str, until: &str, threshold: Option<f64>) -> Engine {
+    pub(crate) fn start(
+        environment: &Environment,
+        input: &str,
+        alerts: &str,
+        until: &str,
+        threshold: Option<f64>,
+    ) -> Engine {
         let dead_letters = topic("dead-letters");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("engine"));
         std::fs::create_dir_all(&folder).unwrap();
@@ -152,7 +160,10 @@ fn pipeline_text(until: &str) -> String {
     let sql = format!("{}/../sql/", env!("CARGO_MANIFEST_DIR"));
     let changes = [
         ("pipeline: fraud\n", format!("pipeline: {}\nhttp: {{ listen: \"127.0.0.1:0\" }}\n", unique("fraud"))),
-        ("    connector: kafka\n    bootstrap_servers", format!("    connector: kafka\n    until: {until}\n    bootstrap_servers")),
+        (
+            "    connector: kafka\n    bootstrap_servers",
+            format!("    connector: kafka\n    until: {until}\n    bootstrap_servers"),
+        ),
         ("../sql/", sql),
     ];
     changes.into_iter().fold(text, |text, (from, to)| {

@@ -13,7 +13,9 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 pub(crate) fn argument(name: &str, default: u64) -> u64 {
     let mut arguments = std::env::args();
     match arguments.find(|argument| argument == name) {
-        Some(_) => arguments.next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} takes a number")),
+        Some(_) => {
+            arguments.next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} takes a number"))
+        }
         None => default,
     }
 }
@@ -27,7 +29,8 @@ pub(crate) struct Goals {
 impl Goals {
     /// Says what is measured, in what build and beside what load.
     pub(crate) fn begin(title: &str) -> Goals {
-        let build = if cfg!(debug_assertions) { "dev profile: not the figures of a release build" } else { "optimised build" };
+        let build =
+            if cfg!(debug_assertions) { "dev profile: not the figures of a release build" } else { "optimised build" };
         println!("{title}\n  {build}; load {}; nothing else but ratios within this run counts", load());
         Goals::default()
     }

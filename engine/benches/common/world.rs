@@ -42,7 +42,8 @@ pub(crate) fn environment() -> Environment {
 }
 
 fn is_of_this_sql(manifest: &ModelManifest, environment: &Environment) -> bool {
-    feature_query(&pipeline(Path::new(PIPELINE), environment), "fraud", "is_fraud", None).unwrap().features == manifest.features
+    feature_query(&pipeline(Path::new(PIPELINE), environment), "fraud", "is_fraud", None).unwrap().features
+        == manifest.features
 }
 
 fn trained(model: &Path, environment: &Environment) -> ModelManifest {

@@ -11,8 +11,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::checkpoint::finish::{CommitPermit, finish_files};
 use crate::checkpoint::layout::{
-    PIPELINE_FILE, UNITS_FOLDER, manifest_name, manifest_path, manifests_folder, parse_manifest_name, parse_manifest_path,
-    staging_folder,
+    PIPELINE_FILE, UNITS_FOLDER, manifest_name, manifest_path, manifests_folder, parse_manifest_name,
+    parse_manifest_path, staging_folder,
 };
 use crate::checkpoint::manifest::{
     MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, PipelineFile, WriterIdentity,
@@ -130,7 +130,8 @@ impl Checkpoints {
     #[must_use]
     pub fn is_added(&self, writer: &UnitWriter) -> bool {
         let unit = writer.unit();
-        writer.generation() == Generation::FIRST && self.shared.topics.contains(&(unit.source.clone(), unit.topic.clone()))
+        writer.generation() == Generation::FIRST
+            && self.shared.topics.contains(&(unit.source.clone(), unit.topic.clone()))
     }
 
     /// The stores that files are finished in.

@@ -12,7 +12,8 @@ pub(crate) struct CheckArguments {
 }
 
 pub(crate) fn run(arguments: &CheckArguments, environment: &Environment) -> Result<()> {
-    let report = pipeline::check(&arguments.pipeline.file, &|name| environment.get(name).cloned()).map_err(Error::from)?;
+    let report =
+        pipeline::check(&arguments.pipeline.file, &|name| environment.get(name).cloned()).map_err(Error::from)?;
     plan_unloaded(&load(&arguments.pipeline.file, environment)?)?;
     print(report.trim_end());
     Ok(())

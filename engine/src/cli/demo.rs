@@ -158,7 +158,12 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
     let alerts = Alerts::listen(broker.address(), &topics.alerts)?;
     let imperfections = Imperfections { malformed_share: MALFORMED_SHARE, ..Imperfections::default() };
     let world = GeneratorSettings { imperfections, ..arguments.world() };
-    print(&format!("sending   {} transactions at {}/s, {:.1} % of them malformed\n", arguments.events, arguments.rate, 100.0 * MALFORMED_SHARE));
+    print(&format!(
+        "sending   {} transactions at {}/s, {:.1} % of them malformed\n",
+        arguments.events,
+        arguments.rate,
+        100.0 * MALFORMED_SHARE
+    ));
     wait_until_ready(&handle)?;
     let produced = producer::produce(broker.address(), &topics.transactions, world, arguments, &handle)?;
     wait_until_read(&handle, produced.records)?;
@@ -175,7 +180,8 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
 }
 
 fn absolute(path: &std::path::Path) -> Result<String> {
-    let path = std::path::absolute(path).map_err(|error| Error::invalid(format!("{} is not a path", path.display())).with_source(error))?;
+    let path = std::path::absolute(path)
+        .map_err(|error| Error::invalid(format!("{} is not a path", path.display())).with_source(error))?;
     Ok(path.to_string_lossy().into_owned())
 }
 
@@ -195,7 +201,10 @@ fn wait_until_read(handle: &RunHandle, records: u64) -> Result<()> {
     let deadline = clock::now() + CATCH_UP;
     while handle.counts().read < records && !handle.is_finished() {
         if clock::now() > deadline {
-            return Err(Error::unavailable(format!("the engine read {} of {records} records within {CATCH_UP:?}", handle.counts().read)));
+            return Err(Error::unavailable(format!(
+                "the engine read {} of {records} records within {CATCH_UP:?}",
+                handle.counts().read
+            )));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

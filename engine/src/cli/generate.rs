@@ -56,7 +56,9 @@ pub(crate) fn run(arguments: &GenerateArguments, _: &Environment) -> Result<()> 
         (Some(path), _, _) => write_parquet(settings, range()?, path, arguments.threads).map_err(failed)?,
         (_, Some(path), _) => write_jsonl(settings, range()?, path).map_err(failed)?,
         (_, _, Some(topic)) => send(arguments, settings, topic)?,
-        (None, None, None) => return Err(Error::invalid("name an output: --parquet PATH, --jsonl PATH or --topic TOPIC")),
+        (None, None, None) => {
+            return Err(Error::invalid("name an output: --parquet PATH, --jsonl PATH or --topic TOPIC"));
+        }
     };
     print(&report(&summary, started.elapsed()));
     Ok(())
@@ -128,7 +130,9 @@ fn send(arguments: &GenerateArguments, settings: GeneratorSettings, topic: &str)
             std::thread::sleep(PACE);
         }
     } else {
-        for block in simulator.records(arguments.request.range_ms(clock::wall_millis()).map_err(failed)?).map_err(failed)? {
+        for block in
+            simulator.records(arguments.request.range_ms(clock::wall_millis()).map_err(failed)?).map_err(failed)?
+        {
             send_block(&mut writer, &block.map_err(failed)?, count, &mut summary)?;
             if summary.rows >= count {
                 break;

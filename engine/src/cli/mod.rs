@@ -69,8 +69,12 @@ pub(crate) type Environment = BTreeMap<String, String>;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let default_format = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { LogFormat::Text } else { LogFormat::Json };
-    logging::start(arguments.log_format.unwrap_or(default_format), arguments.log.as_deref().or(arguments.command.default_log()));
+    let default_format =
+        if std::io::IsTerminal::is_terminal(&std::io::stderr()) { LogFormat::Text } else { LogFormat::Json };
+    logging::start(
+        arguments.log_format.unwrap_or(default_format),
+        arguments.log.as_deref().or(arguments.command.default_log()),
+    );
     let environment: Environment = std::env::vars().collect();
     match arguments.command.run(&environment) {
         Ok(()) => ExitCode::SUCCESS,

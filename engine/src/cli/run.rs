@@ -29,7 +29,13 @@ pub(crate) fn run(arguments: &RunArguments, environment: &Environment) -> Result
     stopper.get_or_init(|| Box::new(handle.stopper()));
     let summary = handle.join()?;
     let counts = summary.counts();
-    tracing::info!(read = counts.read, decoded = counts.decoded, rejected = counts.rejected, late = counts.late, "stopped");
+    tracing::info!(
+        read = counts.read,
+        decoded = counts.decoded,
+        rejected = counts.rejected,
+        late = counts.late,
+        "stopped"
+    );
     Ok(())
 }
 

@@ -37,7 +37,9 @@ pub(crate) struct TrainArguments {
 
 #[cfg(not(feature = "lightgbm"))]
 pub(crate) fn run(_: &TrainArguments, _: &Environment) -> Result<()> {
-    Err(Error::invalid("this program was built without LightGBM; build it with `make build`, or `cargo build --features lightgbm`"))
+    Err(Error::invalid(
+        "this program was built without LightGBM; build it with `make build`, or `cargo build --features lightgbm`",
+    ))
 }
 
 #[cfg(feature = "lightgbm")]
@@ -70,7 +72,9 @@ pub(super) fn train_to(
     let rows = crate::replay::select(pipeline, environment, inputs, &query.select)?;
     let trained = crate::train::train(&rows.batches, query, settings)?;
     let write = |path: &Path, text: &str| -> Result<()> {
-        let unavailable = |error: std::io::Error| Error::unavailable(format!("{} cannot be written", path.display())).with_source(error);
+        let unavailable = |error: std::io::Error| {
+            Error::unavailable(format!("{} cannot be written", path.display())).with_source(error)
+        };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(unavailable)?;
         }

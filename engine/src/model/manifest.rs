@@ -61,10 +61,13 @@ impl ModelManifest {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::unavailable(format!("{} cannot be read", path.display())).with_source(error)),
+            Err(error) => {
+                return Err(Error::unavailable(format!("{} cannot be read", path.display())).with_source(error));
+            }
         };
         let manifest: ModelManifest = serde_json::from_str(&text).map_err(|error| {
-            Error::data(format!("{} is not a model's manifest; train the model again", path.display())).with_source(error)
+            Error::data(format!("{} is not a model's manifest; train the model again", path.display()))
+                .with_source(error)
         })?;
         if manifest.version != MODEL_MANIFEST_VERSION {
             return Err(Error::data(format!(
@@ -78,7 +81,8 @@ impl ModelManifest {
 
     /// The document's text.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).map_err(|error| Error::internal("a model's manifest cannot be written").with_source(error))
+        serde_json::to_string_pretty(self)
+            .map_err(|error| Error::internal("a model's manifest cannot be written").with_source(error))
     }
 }
 

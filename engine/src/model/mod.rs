@@ -31,8 +31,8 @@ pub async fn load(models: &[settings::Model], env: &dyn Fn(&str) -> Option<Strin
 
 /// A model from its text.
 pub fn parse(text: &str, threshold: f64) -> Result<LoadedModel> {
-    let model = scorer::Model::parse(text)
-        .map_err(|error| Error::invalid(format!("this model cannot be served: {error}")))?;
+    let model =
+        scorer::Model::parse(text).map_err(|error| Error::invalid(format!("this model cannot be served: {error}")))?;
     let sha256 = sha256_hex(text.as_bytes());
     let version = sha256[..VERSION_DIGITS].to_owned();
     Ok(LoadedModel { model, version, threshold, sha256, run_id: None })
@@ -42,19 +42,24 @@ async fn read(uri: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String>
     let (store, path) = open_store(uri, env)?;
     let size = store.head(&path).await.map_err(unreadable)?.size;
     if size > MODEL_BYTES_MAX {
-        return Err(Error::invalid(format!("the file has {size} bytes, more than the {MODEL_BYTES_MAX} that a model may have")));
+        return Err(Error::invalid(format!(
+            "the file has {size} bytes, more than the {MODEL_BYTES_MAX} that a model may have"
+        )));
     }
     let store: Arc<dyn ObjectStore> = store;
     let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
-    String::from_utf8(bytes.to_vec())
-        .map_err(|_| Error::invalid("the file is not text; a LightGBM model saved with `booster.save_model(\"model.txt\")` is expected"))
+    String::from_utf8(bytes.to_vec()).map_err(|_| {
+        Error::invalid(
+            "the file is not text; a LightGBM model saved with `booster.save_model(\"model.txt\")` is expected",
+        )
+    })
 }
 
 fn unreadable(error: object_store::Error) -> Error {
     match error {
-        object_store::Error::NotFound { .. } => {
-            Error::invalid("there is no such file; make one with `tidemill train`, or point `uri` at a LightGBM text model")
-        }
+        object_store::Error::NotFound { .. } => Error::invalid(
+            "there is no such file; make one with `tidemill train`, or point `uri` at a LightGBM text model",
+        ),
         other => Error::unavailable("the file cannot be read").with_source(other),
     }
 }

@@ -25,7 +25,9 @@ pub fn install_recorder() -> Result<PrometheusHandle> {
     if let Some(handle) = HANDLE.get() {
         return Ok(handle.clone());
     }
-    let internal = |error: metrics_exporter_prometheus::BuildError| Error::internal("the metrics recorder cannot start").with_source(error);
+    let internal = |error: metrics_exporter_prometheus::BuildError| {
+        Error::internal("the metrics recorder cannot start").with_source(error)
+    };
     let handle = PrometheusBuilder::new()
         .set_buckets(&LATENCY_BUCKETS_SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(name::EPOCH_ROWS.to_owned()), &ROWS_BUCKETS))

@@ -14,7 +14,8 @@ pub struct Latency(Arc<Mutex<Histogram<u64>>>);
 impl Default for Latency {
     fn default() -> Self {
         // The bounds are constants that the library accepts.
-        let histogram = Histogram::new_with_bounds(1, MAX_MILLIS, 3).unwrap_or_else(|_| unreachable!("constant bounds"));
+        let histogram =
+            Histogram::new_with_bounds(1, MAX_MILLIS, 3).unwrap_or_else(|_| unreachable!("constant bounds"));
         Latency(Arc::new(Mutex::new(histogram)))
     }
 }

@@ -22,7 +22,9 @@ pub fn start(format: LogFormat, filter: Option<&str>) {
     let registry = tracing_subscriber::registry().with(filter);
     // A second start in one process (tests) keeps the first one's subscriber.
     let started = match format {
-        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => {
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        }
         LogFormat::Text => registry.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init(),
     };
     if let (Ok(()), Some(problem)) = (started, problem) {

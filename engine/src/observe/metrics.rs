@@ -1,6 +1,8 @@
 //! Every metric: name, unit, labels, help, in one place. Handles are taken once; the data path only adds numbers.
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::types::StateUnit;
 
@@ -67,7 +69,11 @@ pub fn describe() {
     describe_counter!(name::EPOCHS, Unit::Count, "epochs run");
     describe_histogram!(name::EPOCH_DURATION, Unit::Seconds, "duration of an epoch");
     describe_histogram!(name::EPOCH_ROWS, Unit::Count, "records of an epoch");
-    describe_histogram!(name::LATENCY, Unit::Seconds, "from the broker's timestamp of a record to the emission of its rows");
+    describe_histogram!(
+        name::LATENCY,
+        Unit::Seconds,
+        "from the broker's timestamp of a record to the emission of its rows"
+    );
     describe_gauge!(name::LAG, Unit::Count, "records between our position and the end of the partition");
     describe_gauge!(name::POSITION, Unit::Count, "next offset to read");
     describe_gauge!(name::CHECKPOINT_TIME, Unit::Seconds, "when the last checkpoint was published, seconds since 1970");

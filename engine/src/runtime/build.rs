@@ -55,7 +55,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Loads models, compiles the plan and opens the checkpoint.
-    pub(crate) fn build(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle, status: &StatusBoard) -> Result<Shared> {
+    pub(crate) fn build(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        io: &Handle,
+        status: &StatusBoard,
+    ) -> Result<Shared> {
         let (plan, models) = compile(pipeline, env, io)?;
         let stores = Stores::new({
             let env = env.clone();
@@ -66,7 +71,11 @@ impl Shared {
         status.set_models(
             versions
                 .iter()
-                .map(|(name, model)| ModelStatus { name: name.clone(), version: model.version.clone(), sha256: model.sha256.clone() })
+                .map(|(name, model)| ModelStatus {
+                    name: name.clone(),
+                    version: model.version.clone(),
+                    sha256: model.sha256.clone(),
+                })
                 .collect(),
         );
         let numbers = AssignmentNumbers::default();
@@ -95,7 +104,12 @@ fn sink_names(pipeline: &Pipeline) -> Vec<String> {
     pipeline.sinks.iter().map(|sink| sink.name.clone()).chain(dead_letter).collect()
 }
 
-fn open_checkpoints(pipeline: &Pipeline, stores: &Stores, env: &BTreeMap<String, String>, io: &Handle) -> Result<Option<Checkpoints>> {
+fn open_checkpoints(
+    pipeline: &Pipeline,
+    stores: &Stores,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+) -> Result<Option<Checkpoints>> {
     let Some(checkpoint) = &pipeline.checkpoint else { return Ok(None) };
     let settings = CheckpointSettings {
         pipeline: pipeline.name.clone(),
@@ -215,7 +229,14 @@ fn open_source(source: &SourceSettings, seat: Seat<'_>) -> Result<Box<dyn Source
         SourceConnector::Files(settings) => {
             let lookup = |name: &str| env.get(name).cloned();
             let (store, path) = crate::checkpoint::open_store(&settings.path, &lookup)?;
-            let location = FilesLocation { source_name: source.name.clone(), store, path, format: settings.format, worker, num_workers };
+            let location = FilesLocation {
+                source_name: source.name.clone(),
+                store,
+                path,
+                format: settings.format,
+                worker,
+                num_workers,
+            };
             Ok(Box::new(FilesSource::new(location, numbers, io.clone(), waker)?))
         }
         SourceConnector::Generator(settings) => {
@@ -253,20 +274,18 @@ fn open_sink(
 ) -> Result<Box<dyn Sink>> {
     match (connector, rows) {
         (SinkConnector::Kafka(settings), Rows::Accepted) => Ok(Box::new(KafkaSink::open(settings, timeout)?)),
-        (SinkConnector::Kafka(settings), Rows::Rejected) => Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?)),
+        (SinkConnector::Kafka(settings), Rows::Rejected) => {
+            Ok(Box::new(KafkaSink::open_dead_letter(settings, timeout)?))
+        }
         (SinkConnector::Parquet(settings), _) => {
             let checkpoints = shared.checkpoints.as_ref().ok_or_else(|| {
                 Error::invalid("a parquet sink commits its files with checkpoints; add `checkpoint: { path: ... }` to the pipeline")
             })?;
             // The same for all workers and processes of the pipeline: whoever takes a unit over finds what was left of it.
-            let (folder, owner) = (shared.stores.open(&settings.path)?, format!("{}-{name}", checkpoints.pipeline_id()));
+            let (folder, owner) =
+                (shared.stores.open(&settings.path)?, format!("{}-{name}", checkpoints.pipeline_id()));
             checkpoints.register_staging(&folder, &owner);
-            let parts = ParquetParts {
-                folder,
-                owner,
-                runtime: shared.io.clone(),
-                clock: Arc::new(clock::monotonic()),
-            };
+            let parts = ParquetParts { folder, owner, runtime: shared.io.clone(), clock: Arc::new(clock::monotonic()) };
             Ok(Box::new(ParquetSink::new(settings, parts)))
         }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),

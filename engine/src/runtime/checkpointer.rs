@@ -50,9 +50,17 @@ struct UnitSnapshot {
 enum State {
     Idle,
     /// Sinks are making durable what was written up to `units`.
-    Preparing { started: Instant, epoch: Epoch, units: Vec<UnitSnapshot>, prepared: Vec<Option<Vec<PreparedUnit>>> },
+    Preparing {
+        started: Instant,
+        epoch: Epoch,
+        units: Vec<UnitSnapshot>,
+        prepared: Vec<Option<Vec<PreparedUnit>>>,
+    },
     /// Manifests are on their way.
-    Publishing { started: Instant, task: JoinHandle<Vec<Publication>> },
+    Publishing {
+        started: Instant,
+        task: JoinHandle<Vec<Publication>>,
+    },
 }
 
 /// What became of one unit's manifest. The writer comes back, whatever happened.
@@ -228,7 +236,8 @@ impl Checkpointer {
         for unit in units {
             // Units that were lost meanwhile have no writer any more: nothing of theirs is published.
             let Some(writer) = self.writers.remove(&unit.assignment) else { continue };
-            let sinks = names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
+            let sinks =
+                names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
             let progress = Progress {
                 epoch,
                 offset: unit.processed,
@@ -252,7 +261,10 @@ impl Checkpointer {
     fn conclude(&mut self, driver: &mut Driver) -> Result<()> {
         let State::Publishing { started, task } = &mut self.state else { return Ok(()) };
         let started = *started;
-        let publications = self.io.block_on(task).map_err(|error| Error::internal("publishing a checkpoint panicked").with_source(error))?;
+        let publications = self
+            .io
+            .block_on(task)
+            .map_err(|error| Error::internal("publishing a checkpoint panicked").with_source(error))?;
         self.state = State::Idle;
         self.due = started + self.interval;
         let mut verdict = Ok(());
@@ -279,7 +291,8 @@ impl Checkpointer {
 
     /// Says that no writer of these units lives here any more.
     pub(crate) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
-        let writers: Vec<UnitWriter> = assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
+        let writers: Vec<UnitWriter> =
+            assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
         for result in self.io.block_on(join_all(writers.into_iter().map(UnitWriter::release))) {
             result?;
         }
@@ -338,7 +351,12 @@ fn sink_progress(units: &[PreparedUnit], unit: &UnitSnapshot) -> SinkProgress {
 
 /// Publishes and finishes one unit's checkpoint. While the store is unavailable it tries again, with the same bytes: epochs
 /// go on meanwhile, only the checkpoint is late.
-async fn publish(assignment: Assignment, mut writer: UnitWriter, progress: Progress, metrics: WorkerMetrics) -> Publication {
+async fn publish(
+    assignment: Assignment,
+    mut writer: UnitWriter,
+    progress: Progress,
+    metrics: WorkerMetrics,
+) -> Publication {
     let mut patience = Patience::new(metrics);
     let result = async {
         let published = loop {

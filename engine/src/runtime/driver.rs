@@ -202,7 +202,8 @@ impl Driver {
         let decoded = decoded.map_err(|error| error.context(format!("source {}", lane.name)))?;
         let num_rows = decoded.batch.num_rows();
         let unit_of = |rejected: &Rejected| records.units[rejected.record];
-        let watermarks = decoded.rejected.iter().map(unit_of).map(|unit| (unit, lane.decoder.watermark(Assignment(unit)))).collect();
+        let watermarks =
+            decoded.rejected.iter().map(unit_of).map(|unit| (unit, lane.decoder.watermark(Assignment(unit)))).collect();
         let lane = Lane {
             source,
             records,
@@ -234,7 +235,8 @@ impl Driver {
         self.units.advance(&lane.records.units, &lane.records.offsets)?;
         let source = &mut self.sources[lane.source];
         let (read, rejected) = (lane.records.len() as u64, lane.rejected.len() as u64);
-        let decoded = (lane.num_rows as u64).saturating_sub(lane.rejected.iter().filter(|one| one.reason == Reason::SqlError).count() as u64);
+        let decoded = (lane.num_rows as u64)
+            .saturating_sub(lane.rejected.iter().filter(|one| one.reason == Reason::SqlError).count() as u64);
         let outcome = decoded + rejected + lane.num_stale as u64;
         if outcome != read {
             // I6: a record that has no outcome, or two, is a bug that would lose or double rows.
@@ -293,7 +295,9 @@ fn note_failed_rows(lanes: &mut [Lane], inputs: &[(usize, RecordBatch)], failed:
         let hidden = Hidden::of(&inputs[row.input].1)?;
         let (unit, offset) = (hidden.unit.value(row.row), hidden.offset.value(row.row));
         let lane = &mut lanes[row.input];
-        let Some(record) = (0..lane.records.len()).find(|i| lane.records.units[*i] == unit && lane.records.offsets[*i] == offset) else {
+        let Some(record) =
+            (0..lane.records.len()).find(|i| lane.records.units[*i] == unit && lane.records.offsets[*i] == offset)
+        else {
             return Err(Error::internal("a row failed whose record was not read in this epoch"));
         };
         lane.rejected.push(Rejected { record, reason: Reason::SqlError, detail: Some(row.failure.to_string()) });
@@ -361,12 +365,16 @@ mod tests {
             records.units.push(unit);
             records.offsets.push(offset);
         }
-        let rejected = [0, 2, 3, 5, 6].map(|record| Rejected { record, reason: Reason::NotJson, detail: None }).to_vec();
-        let watermarks = BTreeMap::from([(1, Watermark::NONE), (2, {
-            let mut w = Watermark::NONE;
-            w.advance(EventTime::from_micros(7));
-            w
-        })]);
+        let rejected =
+            [0, 2, 3, 5, 6].map(|record| Rejected { record, reason: Reason::NotJson, detail: None }).to_vec();
+        let watermarks = BTreeMap::from([
+            (1, Watermark::NONE),
+            (2, {
+                let mut w = Watermark::NONE;
+                w.advance(EventTime::from_micros(7));
+                w
+            }),
+        ]);
         let lane = Lane { source: 0, records, rejected, num_stale: 0, num_late: 0, num_rows: 3, watermarks };
         let unit = UInt32Array::from(vec![1, 1, 1]);
         let offset = Int64Array::from(vec![11, 13, 14]);
@@ -374,7 +382,14 @@ mod tests {
         let w = Int64Array::from(vec![Some(50), Some(100), Some(100)]);
         let none = Int64Array::from(vec![-1, -1, -1]);
         let ordinal = UInt32Array::from(vec![0, 0, 0]);
-        let accepted = Hidden { unit: &unit, offset: &offset, ordinal: &ordinal, event_time: &event_time, w: &w, broker_time: &none };
+        let accepted = Hidden {
+            unit: &unit,
+            offset: &offset,
+            ordinal: &ordinal,
+            event_time: &event_time,
+            w: &w,
+            broker_time: &none,
+        };
         assert_eq!(watermarks_before(&lane, &accepted), [Some(50), Some(100), Some(7), Some(100), Some(300)]);
     }
 }

@@ -31,7 +31,9 @@ pub(crate) fn loaded(models: &Arc<Models>) -> Functions {
 #[must_use]
 pub fn unloaded_functions(pipeline: &Pipeline) -> Functions {
     let names = pipeline.models.iter().map(|model| model.name.clone()).collect();
-    let signature = |name: &'static str, arguments, returns| Arc::new(ScalarUDF::new_from_impl(Unloaded::new(name, arguments, returns)));
+    let signature = |name: &'static str, arguments, returns| {
+        Arc::new(ScalarUDF::new_from_impl(Unloaded::new(name, arguments, returns)))
+    };
     Functions {
         scalar: vec![
             signature("score", Signature::variadic_any(Volatility::Volatile), DataType::Float64),
@@ -83,7 +85,11 @@ fn unknown(reason: &str) -> Refusal {
 
 fn model_name(call: &Call) -> Result<&str, Refusal> {
     call.arguments.first().and_then(|first| first.literal.as_deref()).ok_or_else(|| {
-        Refusal::new("score", "its first argument is not the name of a model", "write the name as a string: score('fraud', ...)")
+        Refusal::new(
+            "score",
+            "its first argument is not the name of a model",
+            "write the name as a string: score('fraud', ...)",
+        )
     })
 }
 

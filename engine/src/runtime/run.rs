@@ -119,7 +119,8 @@ impl RunHandle {
 
     /// Waits for the end: every source ended, a stop, or an error.
     pub fn join(self) -> Result<RunSummary> {
-        let result = self.supervisor.join().unwrap_or_else(|_| Err(Error::internal("the supervisor of the workers panicked")));
+        let result =
+            self.supervisor.join().unwrap_or_else(|_| Err(Error::internal("the supervisor of the workers panicked")));
         result.map(|()| RunSummary { status: self.status.read(), latency: self.latency })
     }
 }
@@ -157,7 +158,15 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
         .map(|worker| tasks::spawn_thread(&format!("tidemill-w{}", worker.index), move || worker.run()))
         .collect::<Result<Vec<_>>>()?;
     let stop_timeout = pipeline.run.stop_timeout;
-    let supervisor = Supervisor { workers, stop: stop.clone(), stop_timeout, wakers: wakers.clone(), http_task, io, shared: Arc::new(shared) };
+    let supervisor = Supervisor {
+        workers,
+        stop: stop.clone(),
+        stop_timeout,
+        wakers: wakers.clone(),
+        http_task,
+        io,
+        shared: Arc::new(shared),
+    };
     let supervisor = tasks::spawn_thread("tidemill-supervisor", move || supervisor.run())?;
     Ok(RunHandle { stop, wakers, status, latency, http: address, supervisor })
 }
@@ -209,7 +218,8 @@ impl Supervisor {
 
     /// Whether a stop was asked for, and the workers have had their time for it.
     fn is_overdue(&self, stopping_since: &mut Option<Instant>) -> bool {
-        self.stop.is_cancelled() && stopping_since.get_or_insert_with(clock::now).elapsed() >= self.stop_timeout + STOP_GRACE
+        self.stop.is_cancelled()
+            && stopping_since.get_or_insert_with(clock::now).elapsed() >= self.stop_timeout + STOP_GRACE
     }
 }
 

@@ -22,13 +22,19 @@ pub fn io_runtime() -> Result<Runtime> {
 
 /// Starts a task on the I/O runtime.
 #[expect(clippy::disallowed_methods, reason = "this is where tasks are started")]
-pub fn spawn<T: Send + 'static>(handle: &Handle, task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+pub fn spawn<T: Send + 'static>(
+    handle: &Handle,
+    task: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
     let _entered = handle.enter();
     tokio::spawn(task)
 }
 
 /// Runs something that waits on a thread of the I/O runtime that is there for waiting.
-pub fn spawn_blocking<T: Send + 'static>(handle: &Handle, work: impl FnOnce() -> T + Send + 'static) -> tokio::task::JoinHandle<T> {
+pub fn spawn_blocking<T: Send + 'static>(
+    handle: &Handle,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
     handle.spawn_blocking(work)
 }
 

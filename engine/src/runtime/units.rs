@@ -89,7 +89,8 @@ impl HeldUnits {
         }
         let held = &self.held;
         self.catching_up.retain(|assignment| {
-            held.get(assignment).is_some_and(|unit| unit.sink_positions.iter().any(|position| *position > unit.processed))
+            held.get(assignment)
+                .is_some_and(|unit| unit.sink_positions.iter().any(|position| *position > unit.processed))
         });
         Ok(())
     }

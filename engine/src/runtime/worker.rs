@@ -149,7 +149,10 @@ impl Worker {
             SourceEvent::Assigned(units) => self.take_over(index, units),
             SourceEvent::Revoked(assignments) => self.give_back(index, &assignments),
             SourceEvent::Lost(assignments) => {
-                tracing::warn!(partitions = assignments.len(), "partitions were lost to another worker; what was not published is discarded");
+                tracing::warn!(
+                    partitions = assignments.len(),
+                    "partitions were lost to another worker; what was not published is discarded"
+                );
                 self.driver.metrics.rebalances.increment(1);
                 self.discard(&assignments)
             }
@@ -199,7 +202,13 @@ impl Worker {
             self.driver.sources[index].decoder.set_watermark(claim.assignment, claim.watermark);
             let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![*offset; num_sinks]);
             tracing::info!(unit = %claim.unit, offset = offset.get(), "partition taken over");
-            let held = HeldUnit { source: index, unit: claim.unit, processed: *offset, sink_positions, published: claim.published };
+            let held = HeldUnit {
+                source: index,
+                unit: claim.unit,
+                processed: *offset,
+                sink_positions,
+                published: claim.published,
+            };
             self.driver.units.insert(claim.assignment, held);
         }
         self.driver.metrics.units.set(self.driver.units.len() as f64);
@@ -234,7 +243,12 @@ impl Worker {
         let lost = u64::try_from(found.get() - wanted.get()).unwrap_or(0);
         self.driver.sources[index].metrics.lost.increment(lost);
         let unit = self.driver.units.names().get(assignment).map(ToString::to_string);
-        tracing::error!(unit, wanted = wanted.get(), found = found.get(), "records are gone from the log; going on after them, as on_data_loss says");
+        tracing::error!(
+            unit,
+            wanted = wanted.get(),
+            found = found.get(),
+            "records are gone from the log; going on after them, as on_data_loss says"
+        );
     }
 
     fn run_if_due(&mut self) -> Result<bool> {
@@ -282,7 +296,11 @@ impl Worker {
             let mut positions = Vec::new();
             for (assignment, held) in self.driver.units.iter().filter(|(_, held)| held.source == index) {
                 let end = progress.iter().find(|one| one.assignment == assignment).and_then(|one| one.end);
-                partitions.push(partition_status(held, end, self.driver.sources[index].decoder.watermark(assignment).get()));
+                partitions.push(partition_status(
+                    held,
+                    end,
+                    self.driver.sources[index].decoder.watermark(assignment).get(),
+                ));
                 positions.extend(held.published.map(|published| (assignment, published)));
             }
             feed.source.report(&positions);
@@ -306,7 +324,11 @@ impl Worker {
     }
 }
 
-fn partition_status(held: &HeldUnit, end: Option<Offset>, watermark: Option<crate::types::EventTime>) -> PartitionStatus {
+fn partition_status(
+    held: &HeldUnit,
+    end: Option<Offset>,
+    watermark: Option<crate::types::EventTime>,
+) -> PartitionStatus {
     let lag = end.map(|end| (end.get() - held.processed.get()).max(0));
     let (lag_gauge, position_gauge) = partition_gauges(&held.unit);
     if let Some(lag) = lag {

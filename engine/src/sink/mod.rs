@@ -60,7 +60,8 @@ impl PrepareRequest {
     /// The answer of a sink that writes no files and has everything out.
     #[must_use]
     pub fn without_files(self) -> Vec<PreparedUnit> {
-        let prepared = |(assignment, position, _)| PreparedUnit { assignment, position, watermark: None, files: Vec::new() };
+        let prepared =
+            |(assignment, position, _)| PreparedUnit { assignment, position, watermark: None, files: Vec::new() };
         self.upto.into_iter().map(prepared).collect()
     }
 }

@@ -122,7 +122,8 @@ pub(super) mod tests {
         assert_eq!(handle.num_rows(), 3);
         let unit = StateUnit { source: "s".into(), topic: "t".into(), partition: 0 };
         handle.recording().holds = true;
-        sink.begin_prepare(PrepareRequest { upto: vec![(Assignment(1), Offset::after(2), unit)], close: vec![] }).unwrap();
+        sink.begin_prepare(PrepareRequest { upto: vec![(Assignment(1), Offset::after(2), unit)], close: vec![] })
+            .unwrap();
         assert_eq!(sink.poll_prepared().unwrap(), None);
         handle.recording().holds = false;
         assert_eq!(sink.poll_prepared().unwrap().unwrap().len(), 1);

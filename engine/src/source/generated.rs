@@ -59,8 +59,7 @@ impl GeneratedSource {
         if let Some(users) = settings.users {
             world.num_users = users;
         }
-        let simulator = Simulator::new(world)
-            .map_err(|error| Error::invalid(format!("source {source}: {error}")))?;
+        let simulator = Simulator::new(world).map_err(|error| Error::invalid(format!("source {source}: {error}")))?;
         let assignment = numbers.next();
         let unit = StateUnit { source: source.into(), topic: "generator".into(), partition: 0 };
         let own = if worker == 0 { vec![(assignment, unit)] } else { Vec::new() };

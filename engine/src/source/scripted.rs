@@ -81,7 +81,11 @@ impl Script {
                 }
             }
             SourceEvent::Lost(assignments) => self.positions.retain(|assignment, _| !assignments.contains(assignment)),
-            SourceEvent::Rows(_) | SourceEvent::Assigned(_) | SourceEvent::Revoked(_) | SourceEvent::DataLost { .. } | SourceEvent::End => {}
+            SourceEvent::Rows(_)
+            | SourceEvent::Assigned(_)
+            | SourceEvent::Revoked(_)
+            | SourceEvent::DataLost { .. }
+            | SourceEvent::End => {}
         }
         Ok(())
     }

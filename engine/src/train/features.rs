@@ -38,20 +38,28 @@ pub fn feature_query(pipeline: &Pipeline, model: &str, label: &str, view: Option
     let calls = calls.0.lock().unwrap_or_else(PoisonError::into_inner);
     let is_of_model = |call: &&Call| call.arguments.first().and_then(|first| first.literal.as_deref()) == Some(model);
     let Some(call) = calls.iter().filter(|call| call.function == "score").find(is_of_model) else {
-        return Err(Error::invalid(format!("no view or sink of pipeline {} calls score('{model}', ...)", pipeline.name)));
+        return Err(Error::invalid(format!(
+            "no view or sink of pipeline {} calls score('{model}', ...)",
+            pipeline.name
+        )));
     };
     let features: Vec<String> = call.arguments[1..].iter().map(|argument| argument.name.clone()).collect();
     if let Some(leak) = features.iter().find(|feature| feature.as_str() == label) {
-        return Err(Error::invalid(format!("the label {leak} is an argument of score('{model}', ...); a model must not see it")));
+        return Err(Error::invalid(format!(
+            "the label {leak} is an argument of score('{model}', ...); a model must not see it"
+        )));
     }
     let view = match view {
         Some(view) => view.to_owned(),
         None => view_before_score(pipeline)?,
     };
-    let event_time = pipeline.sources.iter().find_map(|source| source.event_time.clone()).ok_or_else(|| {
-        Error::invalid("training splits by time, and no source declares `event_time`")
-    })?;
-    let columns: Vec<String> = features.iter().map(|feature| format!("CAST({} AS DOUBLE) AS {}", quoted(feature), quoted(feature))).collect();
+    let event_time = pipeline
+        .sources
+        .iter()
+        .find_map(|source| source.event_time.clone())
+        .ok_or_else(|| Error::invalid("training splits by time, and no source declares `event_time`"))?;
+    let columns: Vec<String> =
+        features.iter().map(|feature| format!("CAST({} AS DOUBLE) AS {}", quoted(feature), quoted(feature))).collect();
     let select = format!(
         "SELECT {}, CAST({} AS DOUBLE) AS {}, {} FROM {view}",
         columns.join(", "),
@@ -71,6 +79,8 @@ fn view_before_score(pipeline: &Pipeline) -> Result<String> {
     let at = pipeline.views.iter().position(|view| scores(&view.query.sql)).unwrap_or(pipeline.views.len());
     match at.checked_sub(1) {
         Some(before) => Ok(pipeline.views[before].name.clone()),
-        None => Err(Error::invalid("no view stands before the one that scores; name the view with the features: --view NAME")),
+        None => Err(Error::invalid(
+            "no view stands before the one that scores; name the view with the features: --view NAME",
+        )),
     }
 }

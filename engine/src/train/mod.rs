@@ -101,7 +101,8 @@ pub fn train(batches: &[RecordBatch], query: &FeatureQuery, settings: &TrainSett
         }
     }
     let text = fit(&parts[0], query, settings)?;
-    let model = Model::parse(&text).map_err(|error| Error::internal(format!("the trained model cannot be read: {error}")))?;
+    let model =
+        Model::parse(&text).map_err(|error| Error::internal(format!("the trained model cannot be read: {error}")))?;
     let validation = scores(&model, &parts[1])?;
     let threshold = quality::quantile(&validation, settings.threshold_quantile)
         .ok_or_else(|| Error::internal("there are no validation scores"))?;
@@ -129,10 +130,18 @@ fn in_order_of_time(batches: &[RecordBatch], num_features: usize) -> Result<Rows
         order.extend(times.values().iter().enumerate().map(|(row, time)| (*time, index, row)));
     }
     order.sort_unstable();
-    let mut rows = Rows { num_features, values: Vec::with_capacity(order.len() * num_features), labels: Vec::with_capacity(order.len()) };
+    let mut rows = Rows {
+        num_features,
+        values: Vec::with_capacity(order.len() * num_features),
+        labels: Vec::with_capacity(order.len()),
+    };
     let columns: Vec<Vec<_>> = batches
         .iter()
-        .map(|batch| (0..=num_features).map(|column| batch.column(column).as_primitive_opt::<Float64Type>().ok_or_else(wrong)).collect())
+        .map(|batch| {
+            (0..=num_features)
+                .map(|column| batch.column(column).as_primitive_opt::<Float64Type>().ok_or_else(wrong))
+                .collect()
+        })
         .collect::<Result<_>>()?;
     for (_, batch, row) in order {
         let value = |column: usize| {
@@ -180,6 +189,7 @@ fn scores(model: &Model, rows: &Rows) -> Result<Vec<f64>> {
     let columns: Vec<_> = (0..rows.num_features).map(column).collect();
     let scores = score_arrays(model, &columns, rows.num_rows())
         .map_err(|error| Error::internal("the trained model cannot score").with_source(error))?;
-    let scores = scores.as_primitive_opt::<Float64Type>().ok_or_else(|| Error::internal("a binary model gave no numbers"))?;
+    let scores =
+        scores.as_primitive_opt::<Float64Type>().ok_or_else(|| Error::internal("a binary model gave no numbers"))?;
     Ok(scores.values().to_vec())
 }

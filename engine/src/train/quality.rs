@@ -37,7 +37,11 @@ pub(super) fn quality(scores: &[f64], labels: &[bool], threshold: f64) -> Qualit
     let hits = scores.iter().zip(labels).filter(|(score, label)| **score >= threshold && **label).count();
     let positives = labels.iter().filter(|label| **label).count();
     let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    Quality { pr_auc: average_precision(scores, labels), precision: share(hits, alerts), recall: share(hits, positives) }
+    Quality {
+        pr_auc: average_precision(scores, labels),
+        precision: share(hits, alerts),
+        recall: share(hits, positives),
+    }
 }
 
 #[cfg(test)]

@@ -14,14 +14,8 @@ pub const HIDDEN_PREFIX: &str = "__tm_";
 /// The hidden columns, in their order: assignment (UInt32), the record's own offset (Int64), ordinal among the rows that
 /// one record became (UInt32), event time in microseconds (Int64), W in microseconds (Int64, null when no record was
 /// accepted before), broker timestamp in milliseconds (Int64, -1 when none).
-pub const HIDDEN_COLUMNS: [&str; 6] = [
-    "__tm_unit",
-    "__tm_offset",
-    "__tm_ordinal",
-    "__tm_event_time",
-    "__tm_w",
-    "__tm_broker_time",
-];
+pub const HIDDEN_COLUMNS: [&str; 6] =
+    ["__tm_unit", "__tm_offset", "__tm_ordinal", "__tm_event_time", "__tm_w", "__tm_broker_time"];
 
 /// Place of W among the hidden columns.
 pub const HIDDEN_W: usize = 4;
@@ -30,7 +24,8 @@ pub const HIDDEN_W: usize = 4;
 #[must_use]
 pub fn hidden_fields() -> &'static [FieldRef; 6] {
     static FIELDS: LazyLock<[FieldRef; 6]> = LazyLock::new(|| {
-        let field = |index: usize, data_type, nullable| Arc::new(Field::new(HIDDEN_COLUMNS[index], data_type, nullable));
+        let field =
+            |index: usize, data_type, nullable| Arc::new(Field::new(HIDDEN_COLUMNS[index], data_type, nullable));
         [
             field(0, DataType::UInt32, false),
             field(1, DataType::Int64, false),

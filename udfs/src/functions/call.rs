@@ -12,12 +12,7 @@ use crate::scorer::Model;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
     /// As many arguments as features are needed.
-    Count {
-        expected: usize,
-        found: usize,
-        missing: Vec<String>,
-        unknown: Vec<String>,
-    },
+    Count { expected: usize, found: usize, missing: Vec<String>, unknown: Vec<String> },
     /// The number is right; these arguments are not.
     Names(Vec<WrongArgument>),
 }
@@ -37,16 +32,8 @@ impl std::error::Error for CallError {}
 impl fmt::Display for CallError {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Count {
-                expected,
-                found,
-                missing,
-                unknown,
-            } => {
-                write!(
-                    to,
-                    "the model takes {expected} features, the call gives {found}"
-                )?;
+            Self::Count { expected, found, missing, unknown } => {
+                write!(to, "the model takes {expected} features, the call gives {found}")?;
                 if !missing.is_empty() {
                     write!(to, "; missing: {}", missing.join(", "))?;
                 }
@@ -57,17 +44,9 @@ impl fmt::Display for CallError {
             }
             Self::Names(wrong) => {
                 for (at, argument) in wrong.iter().enumerate() {
-                    let WrongArgument {
-                        position,
-                        expected,
-                        found,
-                        hint,
-                    } = argument;
+                    let WrongArgument { position, expected, found, hint } = argument;
                     let separator = if at == 0 { "" } else { "; " };
-                    write!(
-                        to,
-                        "{separator}feature {position}: expected {expected}, found {found}"
-                    )?;
+                    write!(to, "{separator}feature {position}: expected {expected}, found {found}")?;
                     if let Some(hint) = hint {
                         write!(to, " ({hint})")?;
                     }
@@ -84,11 +63,7 @@ pub fn check_call(model: &Model, arguments: &[&str]) -> Result<(), CallError> {
     let features: Vec<&str> = model.feature_names().iter().map(String::as_str).collect();
     if arguments.len() != features.len() {
         let without = |names: &[&str], others: &[&str]| {
-            names
-                .iter()
-                .filter(|name| !others.contains(name))
-                .map(|name| (*name).to_owned())
-                .collect()
+            names.iter().filter(|name| !others.contains(name)).map(|name| (*name).to_owned()).collect()
         };
         return Err(CallError::Count {
             expected: features.len(),
@@ -109,27 +84,14 @@ pub fn check_call(model: &Model, arguments: &[&str]) -> Result<(), CallError> {
             hint: hint(&features, arguments, feature, argument),
         })
         .collect();
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(CallError::Names(wrong))
-    }
+    if wrong.is_empty() { Ok(()) } else { Err(CallError::Names(wrong)) }
 }
 
 fn hint(features: &[&str], arguments: &[&str], feature: &str, argument: &str) -> Option<String> {
-    if features
-        .iter()
-        .enumerate()
-        .all(|(at, name)| *name == format!("Column_{at}"))
-    {
+    if features.iter().enumerate().all(|(at, name)| *name == format!("Column_{at}")) {
         return Some("the model was trained without feature names; train it with them".to_owned());
     }
-    let place = |names: &[&str], name: &str| {
-        names
-            .iter()
-            .position(|other| *other == name)
-            .map(|at| at + 1)
-    };
+    let place = |names: &[&str], name: &str| names.iter().position(|other| *other == name).map(|at| at + 1);
     if let Some(position) = place(features, argument) {
         return Some(format!("{argument} is feature {position}"));
     }

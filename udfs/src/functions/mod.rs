@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, ScalarValue, plan_datafusion_err, plan_err};
-use datafusion_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 pub use call::{CallError, WrongArgument, check_call};
 pub use models::{LoadedModel, ModelSlot, Models, SwapError, UnknownModel};
@@ -27,18 +25,12 @@ pub fn functions(models: &Arc<Models>) -> Vec<ScalarUDF> {
     let registry = Registry(Arc::clone(models));
     vec![
         ScalarUDF::new_from_impl(score::Score::new(registry.clone())),
-        ScalarUDF::new_from_impl(Property::new(
-            "threshold",
-            DataType::Float64,
-            registry.clone(),
-            |model| ScalarValue::Float64(Some(model.threshold)),
-        )),
-        ScalarUDF::new_from_impl(Property::new(
-            "model_version",
-            DataType::Utf8,
-            registry,
-            |model| ScalarValue::Utf8(Some(model.version.clone())),
-        )),
+        ScalarUDF::new_from_impl(Property::new("threshold", DataType::Float64, registry.clone(), |model| {
+            ScalarValue::Float64(Some(model.threshold))
+        })),
+        ScalarUDF::new_from_impl(Property::new("model_version", DataType::Utf8, registry, |model| {
+            ScalarValue::Utf8(Some(model.version.clone()))
+        })),
     ]
 }
 
@@ -62,10 +54,7 @@ impl Hash for Registry {
 
 impl Registry {
     fn current(&self, name: &str) -> Result<Arc<LoadedModel>> {
-        self.0
-            .slot(name)
-            .map(|slot| slot.current())
-            .map_err(|error| plan_datafusion_err!("{error}"))
+        self.0.slot(name).map(|slot| slot.current()).map_err(|error| plan_datafusion_err!("{error}"))
     }
 
     fn known(&self) -> String {
@@ -85,11 +74,7 @@ impl Registry {
     }
 
     /// The same while rows are scored.
-    fn named_in_call(
-        &self,
-        function: &str,
-        argument: Option<&ColumnarValue>,
-    ) -> Result<Arc<LoadedModel>> {
+    fn named_in_call(&self, function: &str, argument: Option<&ColumnarValue>) -> Result<Arc<LoadedModel>> {
         match argument {
             Some(ColumnarValue::Scalar(name)) => self.named(function, Some(name)),
             _ => self.named(function, None),
@@ -98,10 +83,7 @@ impl Registry {
 }
 
 fn is_string(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-    )
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 /// A function of a model's name alone.
@@ -121,13 +103,7 @@ impl Property {
         registry: Registry,
         value: fn(&LoadedModel) -> ScalarValue,
     ) -> Self {
-        Self {
-            name,
-            data_type,
-            registry,
-            value,
-            signature: Signature::user_defined(Volatility::Volatile),
-        }
+        Self { name, data_type, registry, value, signature: Signature::user_defined(Volatility::Volatile) }
     }
 }
 
@@ -168,18 +144,10 @@ impl ScalarUDFImpl for Property {
         }
     }
 
-    fn return_field_from_args(
-        &self,
-        args: datafusion_expr::ReturnFieldArgs<'_>,
-    ) -> Result<arrow::datatypes::FieldRef> {
+    fn return_field_from_args(&self, args: datafusion_expr::ReturnFieldArgs<'_>) -> Result<arrow::datatypes::FieldRef> {
         // An unknown name stops the start, not the first row.
-        self.registry
-            .named(self.name, args.scalar_arguments.first().copied().flatten())?;
-        Ok(Arc::new(arrow::datatypes::Field::new(
-            self.name,
-            self.data_type.clone(),
-            false,
-        )))
+        self.registry.named(self.name, args.scalar_arguments.first().copied().flatten())?;
+        Ok(Arc::new(arrow::datatypes::Field::new(self.name, self.data_type.clone(), false)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

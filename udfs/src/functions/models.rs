@@ -35,26 +35,14 @@ pub enum SwapError {
     #[error(
         "model version {version} takes other features: expected {expected}, found {found}; start the pipeline with SQL for the new features"
     )]
-    Features {
-        version: String,
-        expected: String,
-        found: String,
-    },
-    #[error(
-        "model version {version} gives {found} scores a row, the running one {expected}; start the pipeline again"
-    )]
-    Outputs {
-        version: String,
-        expected: usize,
-        found: usize,
-    },
+    Features { version: String, expected: String, found: String },
+    #[error("model version {version} gives {found} scores a row, the running one {expected}; start the pipeline again")]
+    Outputs { version: String, expected: usize, found: usize },
 }
 
 impl ModelSlot {
     pub fn new(model: LoadedModel) -> Self {
-        Self {
-            current: RwLock::new(Arc::new(model)),
-        }
+        Self { current: RwLock::new(Arc::new(model)) }
     }
 
     /// The model of this moment. Hold it for as long as one answer must come from one model.
@@ -117,11 +105,7 @@ impl Models {
         self.slots.get(name).ok_or_else(|| UnknownModel {
             name: name.to_owned(),
             nearest: nearest(name, self.names()).map(str::to_owned),
-            known: if self.slots.is_empty() {
-                "none".to_owned()
-            } else {
-                self.names().collect::<Vec<_>>().join(", ")
-            },
+            known: if self.slots.is_empty() { "none".to_owned() } else { self.names().collect::<Vec<_>>().join(", ") },
         })
     }
 

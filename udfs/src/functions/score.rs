@@ -13,9 +13,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion_common::{Result, exec_datafusion_err, exec_err, plan_err};
-use datafusion_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
 use super::{Registry, is_string};
 use crate::scorer::{Column, Model, Scratch, Validity};
@@ -33,10 +31,7 @@ pub(super) struct Score {
 
 impl Score {
     pub(super) fn new(registry: Registry) -> Self {
-        Self {
-            registry,
-            signature: Signature::user_defined(Volatility::Volatile),
-        }
+        Self { registry, signature: Signature::user_defined(Volatility::Volatile) }
     }
 }
 
@@ -64,9 +59,7 @@ impl ScalarUDFImpl for Score {
     }
 
     fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        exec_err!(
-            "the type of score depends on the model; it is asked for by return_field_from_args"
-        )
+        exec_err!("the type of score depends on the model; it is asked for by return_field_from_args")
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
@@ -94,9 +87,7 @@ impl ScalarUDFImpl for Score {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        let loaded = self
-            .registry
-            .named("score", args.scalar_arguments.first().copied().flatten())?;
+        let loaded = self.registry.named("score", args.scalar_arguments.first().copied().flatten())?;
         let features = loaded.model.feature_names();
         let found = args.arg_fields.len() - 1;
         if found != features.len() {
@@ -106,24 +97,14 @@ impl ScalarUDFImpl for Score {
                 features.join(", ")
             );
         }
-        Ok(Arc::new(Field::new(
-            "score",
-            score_type(&loaded.model),
-            false,
-        )))
+        Ok(Arc::new(Field::new("score", score_type(&loaded.model), false)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let loaded = self.registry.named_in_call("score", args.args.first())?;
-        let columns: Vec<ArrayRef> = args.args[1..]
-            .iter()
-            .map(|argument| argument.to_array(args.number_rows))
-            .collect::<Result<_>>()?;
-        Ok(ColumnarValue::Array(score_arrays(
-            &loaded.model,
-            &columns,
-            args.number_rows,
-        )?))
+        let columns: Vec<ArrayRef> =
+            args.args[1..].iter().map(|argument| argument.to_array(args.number_rows)).collect::<Result<_>>()?;
+        Ok(ColumnarValue::Array(score_arrays(&loaded.model, &columns, args.number_rows)?))
     }
 }
 
@@ -143,18 +124,12 @@ fn score_type(model: &Model) -> DataType {
 pub fn score_arrays(model: &Model, columns: &[ArrayRef], num_rows: usize) -> Result<ArrayRef> {
     let features = model.feature_names();
     if columns.len() != features.len() {
-        return exec_err!(
-            "score takes {} features, found {}",
-            features.len(),
-            columns.len()
-        );
+        return exec_err!("score takes {} features, found {}", features.len(), columns.len());
     }
     let mut views = Vec::with_capacity(columns.len());
     for (column, feature) in columns.iter().zip(features) {
-        let doubles = column
-            .as_primitive_opt::<Float64Type>()
-            .filter(|doubles| doubles.len() == num_rows)
-            .ok_or_else(|| {
+        let doubles =
+            column.as_primitive_opt::<Float64Type>().filter(|doubles| doubles.len() == num_rows).ok_or_else(|| {
                 exec_datafusion_err!(
                     "feature {feature}: expected {num_rows} doubles, found {} of type {}",
                     column.len(),
@@ -168,12 +143,7 @@ pub fn score_arrays(model: &Model, columns: &[ArrayRef], num_rows: usize) -> Res
     let scores = Float64Array::from(scores);
     Ok(match model.num_outputs() {
         1 => Arc::new(scores),
-        classes => Arc::new(FixedSizeListArray::try_new(
-            item(),
-            classes as i32,
-            Arc::new(scores),
-            None,
-        )?),
+        classes => Arc::new(FixedSizeListArray::try_new(item(), classes as i32, Arc::new(scores), None)?),
     })
 }
 
@@ -181,12 +151,6 @@ fn view(doubles: &Float64Array) -> Column<'_> {
     let validity = doubles
         .nulls()
         .filter(|nulls| nulls.null_count() > 0)
-        .map(|nulls| Validity {
-            bits: nulls.validity(),
-            offset: nulls.offset(),
-        });
-    Column {
-        values: doubles.values(),
-        validity,
-    }
+        .map(|nulls| Validity { bits: nulls.validity(), offset: nulls.offset() });
+    Column { values: doubles.values(), validity }
 }

@@ -33,10 +33,7 @@ fn models() -> Arc<Models> {
 }
 
 fn function(models: &Arc<Models>, name: &str) -> ScalarUDF {
-    functions(models)
-        .into_iter()
-        .find(|function| function.name() == name)
-        .unwrap()
+    functions(models).into_iter().find(|function| function.name() == name).unwrap()
 }
 
 fn name_value(name: &str) -> ColumnarValue {
@@ -54,16 +51,11 @@ fn plan(function: &ScalarUDF, name: &str, features: &[DataType]) -> Result<Field
     let name = ScalarValue::from(name);
     let mut scalars = vec![None; fields.len()];
     scalars[0] = Some(&name);
-    function.return_field_from_args(ReturnFieldArgs {
-        arg_fields: &fields,
-        scalar_arguments: &scalars,
-    })
+    function.return_field_from_args(ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars })
 }
 
 fn call(function: &ScalarUDF, args: Vec<ColumnarValue>, num_rows: usize) -> ColumnarValue {
-    let ColumnarValue::Scalar(ScalarValue::Utf8(Some(name))) = &args[0] else {
-        panic!("a name")
-    };
+    let ColumnarValue::Scalar(ScalarValue::Utf8(Some(name))) = &args[0] else { panic!("a name") };
     let return_field = plan(function, name, &vec![DataType::Float64; args.len() - 1]).unwrap();
     let args = ScalarFunctionArgs {
         arg_fields: args
@@ -83,8 +75,7 @@ fn call(function: &ScalarUDF, args: Vec<ColumnarValue>, num_rows: usize) -> Colu
 fn features() -> Vec<ArrayRef> {
     (0..4)
         .map(|feature| {
-            let values = (0..20)
-                .map(|row| (row % 7 != feature).then_some(f64::from(row * (feature + 1)) - 9.0));
+            let values = (0..20).map(|row| (row % 7 != feature).then_some(f64::from(row * (feature + 1)) - 9.0));
             Arc::new(Float64Array::from_iter(values)) as ArrayRef
         })
         .collect()
@@ -95,21 +86,10 @@ fn expected(model: &Model, features: &[ArrayRef], rows: std::ops::Range<usize>) 
         .iter()
         .map(|column| {
             let column = column.as_primitive::<Float64Type>();
-            rows.clone()
-                .map(|row| {
-                    if column.is_null(row) {
-                        f64::NAN
-                    } else {
-                        column.value(row)
-                    }
-                })
-                .collect()
+            rows.clone().map(|row| if column.is_null(row) { f64::NAN } else { column.value(row) }).collect()
         })
         .collect();
-    let columns: Vec<Column<'_>> = columns
-        .iter()
-        .map(|column| column.as_slice().into())
-        .collect();
+    let columns: Vec<Column<'_>> = columns.iter().map(|column| column.as_slice().into()).collect();
     let mut scores = vec![0.0; rows.len() * model.num_outputs()];
     model.score(&columns, &mut scores, &mut Scratch::default());
     scores
@@ -122,60 +102,35 @@ fn score_takes_nulls_slices_and_constants() {
     let model = Model::parse(BINARY).unwrap();
     let features = features();
     let args = |arrays: &[ArrayRef]| {
-        std::iter::once(name_value("fraud"))
-            .chain(arrays.iter().cloned().map(ColumnarValue::Array))
-            .collect::<Vec<_>>()
+        std::iter::once(name_value("fraud")).chain(arrays.iter().cloned().map(ColumnarValue::Array)).collect::<Vec<_>>()
     };
     let scores = call(&score, args(&features), 20).into_array(20).unwrap();
-    assert_eq!(
-        scores.as_primitive::<Float64Type>().values(),
-        expected(&model, &features, 0..20).as_slice()
-    );
+    assert_eq!(scores.as_primitive::<Float64Type>().values(), expected(&model, &features, 0..20).as_slice());
     assert_eq!(scores.null_count(), 0);
 
     let slices: Vec<ArrayRef> = features.iter().map(|column| column.slice(5, 11)).collect();
     let scores = call(&score, args(&slices), 11).into_array(11).unwrap();
-    assert_eq!(
-        scores.as_primitive::<Float64Type>().values(),
-        expected(&model, &features, 5..16).as_slice()
-    );
+    assert_eq!(scores.as_primitive::<Float64Type>().values(), expected(&model, &features, 5..16).as_slice());
 
     let mut with_constant = args(&features);
     with_constant[2] = ColumnarValue::Scalar(ScalarValue::Float64(None));
     let scores = call(&score, with_constant, 20).into_array(20).unwrap();
     let mut nulls = features.clone();
     nulls[1] = Arc::new(Float64Array::from(vec![None; 20]));
-    assert_eq!(
-        scores.as_primitive::<Float64Type>().values(),
-        expected(&model, &nulls, 0..20).as_slice()
-    );
+    assert_eq!(scores.as_primitive::<Float64Type>().values(), expected(&model, &nulls, 0..20).as_slice());
 
     let empty: Vec<ArrayRef> = features.iter().map(|column| column.slice(0, 0)).collect();
-    assert_eq!(
-        call(&score, args(&empty), 0).into_array(0).unwrap().len(),
-        0
-    );
+    assert_eq!(call(&score, args(&empty), 0).into_array(0).unwrap().len(), 0);
 }
 
 #[test]
 fn several_classes_give_a_list_per_row() {
     let models = models();
     let features = features();
-    let args = std::iter::once(name_value("kinds"))
-        .chain(features.iter().cloned().map(ColumnarValue::Array))
-        .collect();
-    let lists = call(&function(&models, "score"), args, 20)
-        .into_array(20)
-        .unwrap();
-    let scores = lists
-        .as_fixed_size_list()
-        .values()
-        .as_primitive::<Float64Type>()
-        .clone();
-    assert_eq!(
-        scores.values(),
-        expected(&Model::parse(CLASSES).unwrap(), &features, 0..20).as_slice()
-    );
+    let args = std::iter::once(name_value("kinds")).chain(features.iter().cloned().map(ColumnarValue::Array)).collect();
+    let lists = call(&function(&models, "score"), args, 20).into_array(20).unwrap();
+    let scores = lists.as_fixed_size_list().values().as_primitive::<Float64Type>().clone();
+    assert_eq!(scores.values(), expected(&Model::parse(CLASSES).unwrap(), &features, 0..20).as_slice());
     assert_eq!(lists.len(), 20);
 }
 
@@ -193,109 +148,42 @@ fn wrong_calls_are_refused_when_planned() {
     let score = function(&models, "score");
     let double = || DataType::Float64;
     assert!(
-        plan(
-            &score,
-            "fraud",
-            &[
-                double(),
-                DataType::Int64,
-                DataType::Boolean,
-                DataType::Decimal128(10, 2)
-            ]
-        )
-        .is_ok()
+        plan(&score, "fraud", &[double(), DataType::Int64, DataType::Boolean, DataType::Decimal128(10, 2)]).is_ok()
     );
-    assert!(
-        plan(
-            &score,
-            "fraud",
-            &[DataType::Null, DataType::Float32, DataType::UInt8, double()]
-        )
-        .is_ok()
-    );
-    assert_plan_refused(
-        plan(&score, "fraud", &vec![double(); 3]),
-        &["4 features", "f0, f1, f2, f3", "found 3"],
-    );
-    assert_plan_refused(
-        plan(
-            &score,
-            "fraud",
-            &[double(), DataType::Utf8, double(), double()],
-        ),
-        &["feature 2", "Utf8"],
-    );
+    assert!(plan(&score, "fraud", &[DataType::Null, DataType::Float32, DataType::UInt8, double()]).is_ok());
+    assert_plan_refused(plan(&score, "fraud", &vec![double(); 3]), &["4 features", "f0, f1, f2, f3", "found 3"]);
+    assert_plan_refused(plan(&score, "fraud", &[double(), DataType::Utf8, double(), double()]), &["feature 2", "Utf8"]);
     let time = DataType::Timestamp(TimeUnit::Millisecond, None);
-    assert_plan_refused(
-        plan(&score, "fraud", &[double(), double(), double(), time]),
-        &["feature 4", "Timestamp"],
-    );
+    assert_plan_refused(plan(&score, "fraud", &[double(), double(), double(), time]), &["feature 4", "Timestamp"]);
     assert_plan_refused(
         plan(&score, "frauds", &vec![double(); 4]),
         &["'frauds'", "did you mean 'fraud'", "fraud, kinds"],
     );
-    assert_plan_refused(
-        plan(&function(&models, "threshold"), "other", &[]),
-        &["'other'", "fraud, kinds"],
-    );
-    assert_plan_refused(
-        plan(&function(&models, "threshold"), "fraud", &[double()]),
-        &["one argument"],
-    );
+    assert_plan_refused(plan(&function(&models, "threshold"), "other", &[]), &["'other'", "fraud, kinds"]);
+    assert_plan_refused(plan(&function(&models, "threshold"), "fraud", &[double()]), &["one argument"]);
 
     let name = Arc::new(Field::new("name", DataType::Utf8, true)) as FieldRef;
-    let column = ReturnFieldArgs {
-        arg_fields: &[name],
-        scalar_arguments: &[None],
-    };
-    assert_plan_refused(
-        score.return_field_from_args(column),
-        &["string constant", "score('fraud')"],
-    );
-    assert!(
-        score
-            .coerce_types(&[])
-            .unwrap_err()
-            .to_string()
-            .contains("no argument")
-    );
-    assert!(
-        score
-            .coerce_types(&[DataType::Int64])
-            .unwrap_err()
-            .to_string()
-            .contains("name of a model")
-    );
+    let column = ReturnFieldArgs { arg_fields: &[name], scalar_arguments: &[None] };
+    assert_plan_refused(score.return_field_from_args(column), &["string constant", "score('fraud')"]);
+    assert!(score.coerce_types(&[]).unwrap_err().to_string().contains("no argument"));
+    assert!(score.coerce_types(&[DataType::Int64]).unwrap_err().to_string().contains("name of a model"));
 }
 
 #[test]
 fn thresholds_and_versions_swap_with_the_model() {
     let models = models();
     let value = |function_name: &str| {
-        let value = call(
-            &function(&models, function_name),
-            vec![name_value("fraud")],
-            3,
-        );
+        let value = call(&function(&models, function_name), vec![name_value("fraud")], 3);
         assert!(matches!(value, ColumnarValue::Scalar(_)));
         value.into_array(1).unwrap()
     };
     let slot = models.slot("fraud").unwrap();
     let held = slot.current();
-    assert_eq!(
-        value("threshold").as_primitive::<Float64Type>().value(0),
-        0.7
-    );
+    assert_eq!(value("threshold").as_primitive::<Float64Type>().value(0), 0.7);
     let old = slot.swap(Arc::new(loaded(REGRESSION, "8", 0.9))).unwrap();
     assert!(Arc::ptr_eq(&old, &held));
-    assert_eq!(
-        value("threshold").as_primitive::<Float64Type>().value(0),
-        0.9
-    );
-    assert_eq!(
-        value("model_version").as_ref().as_string::<i32>(),
-        &StringArray::from(vec!["8"])
-    );
+    assert_eq!(value("threshold").as_primitive::<Float64Type>().value(0), 0.9);
+    assert_eq!(value("model_version").as_ref().as_string::<i32>(), &StringArray::from(vec!["8"]));
     assert_eq!(held.version, "7");
 }
 
@@ -304,23 +192,10 @@ fn a_successor_with_other_features_or_outputs_is_refused() {
     let models = models();
     let slot = models.slot("fraud").unwrap();
     let error = slot.swap(Arc::new(loaded(CLASSES, "9", 0.5))).unwrap_err();
-    assert_eq!(
-        error,
-        SwapError::Outputs {
-            version: "9".to_owned(),
-            expected: 1,
-            found: 3
-        }
-    );
+    assert_eq!(error, SwapError::Outputs { version: "9".to_owned(), expected: 1, found: 3 });
     let renamed = BINARY.replacen("feature_names=f0", "feature_names=amount", 1);
-    let error = slot
-        .swap(Arc::new(loaded(&renamed, "10", 0.5)))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("version 10") && error.contains("f0, f1") && error.contains("amount, f1"),
-        "{error}"
-    );
+    let error = slot.swap(Arc::new(loaded(&renamed, "10", 0.5))).unwrap_err().to_string();
+    assert!(error.contains("version 10") && error.contains("f0, f1") && error.contains("amount, f1"), "{error}");
     assert_eq!(slot.current().version, "7");
 }
 
@@ -329,28 +204,16 @@ fn a_successor_with_other_features_or_outputs_is_refused() {
 #[test]
 fn no_function_is_evaluated_while_planning() {
     for function in functions(&models()) {
-        assert_eq!(
-            function.signature().volatility,
-            Volatility::Volatile,
-            "{}",
-            function.name()
-        );
+        assert_eq!(function.signature().volatility, Volatility::Volatile, "{}", function.name());
     }
 }
 
 #[test]
 fn calls_are_checked_by_name_and_order() {
-    let renamed = BINARY.replacen(
-        "feature_names=f0 f1 f2 f3",
-        "feature_names=amount hour is_foreign velocity",
-        1,
-    );
+    let renamed = BINARY.replacen("feature_names=f0 f1 f2 f3", "feature_names=amount hour is_foreign velocity", 1);
     let model = Model::parse(&renamed).unwrap();
     let message = |arguments: &[&str]| check_call(&model, arguments).unwrap_err().to_string();
-    assert_eq!(
-        check_call(&model, &["amount", "hour", "is_foreign", "velocity"]),
-        Ok(())
-    );
+    assert_eq!(check_call(&model, &["amount", "hour", "is_foreign", "velocity"]), Ok(()));
     assert_eq!(
         message(&["amount", "hour", "velocity", "is_foreign"]),
         "feature 3: expected is_foreign, found velocity (velocity is feature 4); \
@@ -364,14 +227,8 @@ fn calls_are_checked_by_name_and_order() {
         message(&["amount", "hour", "zip"]),
         "the model takes 4 features, the call gives 3; missing: is_foreign, velocity; not features of the model: zip"
     );
-    let unnamed = BINARY.replacen(
-        "feature_names=f0 f1 f2 f3",
-        "feature_names=Column_0 Column_1 Column_2 Column_3",
-        1,
-    );
+    let unnamed = BINARY.replacen("feature_names=f0 f1 f2 f3", "feature_names=Column_0 Column_1 Column_2 Column_3", 1);
     let unnamed = Model::parse(&unnamed).unwrap();
-    let error = check_call(&unnamed, &["amount", "hour", "is_foreign", "velocity"])
-        .unwrap_err()
-        .to_string();
+    let error = check_call(&unnamed, &["amount", "hour", "is_foreign", "velocity"]).unwrap_err().to_string();
     assert!(error.contains("trained without feature names"), "{error}");
 }

@@ -99,11 +99,7 @@ impl BlockScratch {
             }
         };
         grow(&mut self.masks, conditions.num_masks);
-        let categories = conditions
-            .categorical
-            .iter()
-            .map(|column| column.categories.len() + 1)
-            .max();
+        let categories = conditions.categorical.iter().map(|column| column.categories.len() + 1).max();
         grow(&mut self.categories, categories.unwrap_or(0));
         if program.has_large_trees && self.ranks.len() < conditions.num_ranks * ROWS {
             self.ranks.resize(conditions.num_ranks * ROWS, 0);
@@ -126,13 +122,7 @@ pub(super) struct SumBlock<'a, C> {
 impl<C: BlockColumns> Task for SumBlock<'_, C> {
     #[inline(always)]
     fn run(self, machine: impl Machine) {
-        let Self {
-            program,
-            conditions,
-            columns,
-            rows,
-            scratch,
-        } = self;
+        let Self { program, conditions, columns, rows, scratch } = self;
         find_masks(machine, program, conditions, columns, rows, scratch);
         sum_parts(machine, program, conditions, rows, scratch);
     }
@@ -159,24 +149,13 @@ fn find_masks(
         numerical_masks(machine, column, &values, rows, &mut scratch.masks);
         if program.has_large_trees {
             for (row, value) in values[..rows].iter().enumerate() {
-                walk::numerical_ranks(
-                    machine,
-                    column,
-                    *value,
-                    &mut scratch.ranks[row * num_ranks..][..num_ranks],
-                );
+                walk::numerical_ranks(machine, column, *value, &mut scratch.ranks[row * num_ranks..][..num_ranks]);
             }
         }
     }
     for column in &conditions.categorical {
         columns.load(column.feature, &mut values);
-        categorical_masks(
-            column,
-            &values,
-            rows,
-            &mut scratch.categories,
-            &mut scratch.masks,
-        );
+        categorical_masks(column, &values, rows, &mut scratch.categories, &mut scratch.masks);
         if program.has_large_trees {
             for (row, value) in values[..rows].iter().enumerate() {
                 scratch.ranks[row * num_ranks + column.first_rank] = column.code(*value) as u32;
@@ -220,13 +199,7 @@ fn sum_parts(
 
 /// The masks of one feature's conditions: rows are put under their rank, and each condition holds for all ranks up to its own.
 #[inline(always)]
-fn numerical_masks(
-    machine: impl Machine,
-    column: &Numerical,
-    values: &[f64; ROWS],
-    rows: usize,
-    masks: &mut [Mask],
-) {
+fn numerical_masks(machine: impl Machine, column: &Numerical, values: &[f64; ROWS], rows: usize, masks: &mut [Mask]) {
     let num_thresholds = column.num_thresholds;
     let own = &mut masks[column.first_mask..][..num_thresholds + 1];
     own.fill(Mask::default());
@@ -245,21 +218,13 @@ fn numerical_masks(
         for (row, missing) in missing[..rows].iter().enumerate() {
             missing_rows.set(row, *missing);
             // A missing row is under no rank: it is added to all masks or to none.
-            ranks[row] = if *missing {
-                num_thresholds as u32
-            } else {
-                ranks[row]
-            };
+            ranks[row] = if *missing { num_thresholds as u32 } else { ranks[row] };
         }
     }
     for (row, rank) in ranks[..rows].iter().enumerate() {
         own[*rank as usize].set(row, true);
     }
-    let mut running = if column.defaults == Defaults::Left {
-        missing_rows
-    } else {
-        Mask::default()
-    };
+    let mut running = if column.defaults == Defaults::Left { missing_rows } else { Mask::default() };
     for mask in &mut own[..num_thresholds] {
         running = running.or(*mask);
         *mask = running;
@@ -277,11 +242,7 @@ fn numerical_masks(
 #[inline(always)]
 pub(super) fn as_lightgbm_reads(value: f64, missing: Missing) -> (f64, bool) {
     let is_nan = value.is_nan();
-    let value = if value.abs() <= ZERO_MAX || (is_nan && missing != Missing::Nan) {
-        0.0
-    } else {
-        value
-    };
+    let value = if value.abs() <= ZERO_MAX || (is_nan && missing != Missing::Nan) { 0.0 } else { value };
     match missing {
         Missing::None => (value, false),
         Missing::Zero => (value, value == 0.0),
@@ -343,11 +304,7 @@ fn number_leaves(tree: Slots, slots: &[Mask; SLOTS], numbers: &mut [u8; ROWS]) {
 }
 
 #[inline(always)]
-fn number_leaves_of<const PLANES: usize>(
-    tree: Slots,
-    slots: &[Mask; SLOTS],
-    numbers: &mut [u8; ROWS],
-) {
+fn number_leaves_of<const PLANES: usize>(tree: Slots, slots: &[Mask; SLOTS], numbers: &mut [u8; ROWS]) {
     let slots = &slots[usize::from(tree.first)..][..1 << PLANES];
     let mut planes = [Mask::default(); 8];
     // The three lowest bits, eight slots at a time; the union of each eight stands for them in the higher bits.
@@ -370,10 +327,7 @@ fn number_leaves_of<const PLANES: usize>(
     }
     transpose(&mut planes);
     let first = u64::from_ne_bytes([tree.first; 8]);
-    for (word, bytes) in planes
-        .as_flattened_words()
-        .zip(numbers.as_chunks_mut::<LANES>().0)
-    {
+    for (word, bytes) in planes.as_flattened_words().zip(numbers.as_chunks_mut::<LANES>().0) {
         *bytes = (word | first).to_le_bytes();
     }
 }
@@ -414,21 +368,9 @@ fn exchange<const DISTANCE: usize>(planes: &mut [Mask; 8], low: u64) {
 
 /// Adds each row's leaf values, tree by tree.
 #[inline(always)]
-fn add_leaf_values(
-    _machine: impl Machine,
-    group: &Group,
-    numbers: &[[u8; ROWS]],
-    rows: usize,
-    sums: &mut [f64; ROWS],
-) {
+fn add_leaf_values(_machine: impl Machine, group: &Group, numbers: &[[u8; ROWS]], rows: usize, sums: &mut [f64; ROWS]) {
     let numbers = &numbers[..group.trees.len()];
-    for (at, sums) in sums
-        .as_chunks_mut::<LANES>()
-        .0
-        .iter_mut()
-        .enumerate()
-        .take(rows.div_ceil(LANES))
-    {
+    for (at, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(rows.div_ceil(LANES)) {
         let mut lanes = *sums;
         for tree in numbers {
             let leaves = &tree.as_chunks::<LANES>().0[at];
@@ -453,10 +395,7 @@ mod tests {
             }
         }
         transpose(&mut planes);
-        let rows: Vec<u8> = planes
-            .as_flattened_words()
-            .flat_map(u64::to_le_bytes)
-            .collect();
+        let rows: Vec<u8> = planes.as_flattened_words().flat_map(u64::to_le_bytes).collect();
         assert_eq!(rows, (0..=255).collect::<Vec<u8>>());
     }
 }

@@ -93,17 +93,12 @@ const CATEGORY_TABLE_MAX: u32 = 1 << 16;
 
 impl Conditions {
     pub(super) fn collect(trees: &[Tree]) -> Self {
-        let mut thresholds: BTreeMap<(usize, Missing), (BTreeSet<Ordered>, [bool; 2])> =
-            BTreeMap::new();
+        let mut thresholds: BTreeMap<(usize, Missing), (BTreeSet<Ordered>, [bool; 2])> = BTreeMap::new();
         let mut sets: BTreeMap<usize, BTreeSet<Vec<u32>>> = BTreeMap::new();
         for tree in trees {
             for split in &tree.splits {
                 match &split.rule {
-                    Rule::Numerical {
-                        threshold,
-                        missing,
-                        default_left,
-                    } => {
+                    Rule::Numerical { threshold, missing, default_left } => {
                         let entry = thresholds.entry((split.feature, *missing)).or_default();
                         entry.0.insert(Ordered(*threshold));
                         entry.1[usize::from(*default_left)] = true;
@@ -146,18 +141,10 @@ impl Conditions {
             }
         };
         let first_rank = self.num_ranks;
-        self.num_ranks += if matches!(defaults, Defaults::Both { .. }) {
-            2
-        } else {
-            1
-        };
+        self.num_ranks += if matches!(defaults, Defaults::Both { .. }) { 2 } else { 1 };
         let blocks = in_blocks(&sorted);
-        let pivots: Vec<f64> = blocks[..blocks.len() - 1]
-            .iter()
-            .map(|block| block[SEARCH_BLOCK - 1])
-            .collect();
-        self.numerical_by_key
-            .insert((feature, missing), self.numerical.len());
+        let pivots: Vec<f64> = blocks[..blocks.len() - 1].iter().map(|block| block[SEARCH_BLOCK - 1]).collect();
+        self.numerical_by_key.insert((feature, missing), self.numerical.len());
         self.numerical.push(Numerical {
             feature,
             missing,
@@ -178,11 +165,8 @@ impl Conditions {
         let index = self.categorical.len();
         let mut compiled = Vec::with_capacity(sets.len());
         for (at, words) in sets.into_iter().enumerate() {
-            let holds = |category: u32| {
-                words
-                    .get(category as usize / 32)
-                    .is_some_and(|word| word >> (category % 32) & 1 == 1)
-            };
+            let holds =
+                |category: u32| words.get(category as usize / 32).is_some_and(|word| word >> (category % 32) & 1 == 1);
             let (inside, outside): (Vec<u32>, Vec<u32>) =
                 (0..categories.len() as u32).partition(|code| holds(categories[*code as usize]));
             let first_word = self.set_words.len();
@@ -196,20 +180,13 @@ impl Conditions {
             if negated {
                 codes.push(categories.len() as u32);
             }
-            compiled.push(CategorySet {
-                codes,
-                negated,
-                first_word,
-            });
+            compiled.push(CategorySet { codes, negated, first_word });
             self.set_by_words.insert((feature, words), at);
         }
         self.num_masks += compiled.len();
         let first_rank = self.num_ranks;
         self.num_ranks += 1;
-        let table_len = categories
-            .last()
-            .filter(|last| **last < CATEGORY_TABLE_MAX)
-            .map_or(0, |last| *last + 1);
+        let table_len = categories.last().filter(|last| **last < CATEGORY_TABLE_MAX).map_or(0, |last| *last + 1);
         let mut code_by_category = vec![categories.len() as u32; table_len as usize];
         if table_len > 0 {
             for (code, category) in categories.iter().enumerate() {
@@ -230,11 +207,7 @@ impl Conditions {
     /// The condition of a split of `tree`, one of those given to `collect`.
     pub(super) fn of(&self, tree: &Tree, feature: usize, rule: &Rule) -> Condition {
         match rule {
-            Rule::Numerical {
-                threshold,
-                missing,
-                default_left,
-            } => {
+            Rule::Numerical { threshold, missing, default_left } => {
                 let numerical = &self.numerical[self.numerical_by_key[&(feature, *missing)]];
                 let limit = numerical.rank(AnyMachine, *threshold);
                 let (mask, rank) = match numerical.defaults {
@@ -243,12 +216,7 @@ impl Conditions {
                     }
                     _ => (numerical.first_mask + limit, numerical.first_rank),
                 };
-                Condition {
-                    mask: mask as u32,
-                    rank: rank as u32,
-                    limit: limit as u32,
-                    categorical: false,
-                }
+                Condition { mask: mask as u32, rank: rank as u32, limit: limit as u32, categorical: false }
             }
             Rule::Categorical { set } => {
                 let categorical = &self.categorical[self.categorical_by_feature[&feature]];
@@ -270,26 +238,12 @@ impl Numerical {
     #[inline(always)]
     pub(super) fn rank(&self, machine: impl Machine, value: f64) -> usize {
         let block = if let [pivots] = self.pivots.as_slice() {
-            if self.blocks.len() == 1 {
-                0
-            } else {
-                machine.below(pivots, value)
-            }
+            if self.blocks.len() == 1 { 0 } else { machine.below(pivots, value) }
         } else {
-            let group = self
-                .pivots
-                .partition_point(|pivots| pivots[SEARCH_BLOCK - 1] < value);
-            group * SEARCH_BLOCK
-                + self
-                    .pivots
-                    .get(group)
-                    .map_or(0, |pivots| machine.below(pivots, value))
+            let group = self.pivots.partition_point(|pivots| pivots[SEARCH_BLOCK - 1] < value);
+            group * SEARCH_BLOCK + self.pivots.get(group).map_or(0, |pivots| machine.below(pivots, value))
         };
-        block * SEARCH_BLOCK
-            + self
-                .blocks
-                .get(block)
-                .map_or(0, |thresholds| machine.below(thresholds, value))
+        block * SEARCH_BLOCK + self.blocks.get(block).map_or(0, |thresholds| machine.below(thresholds, value))
     }
 }
 
@@ -306,9 +260,7 @@ impl Categorical {
         if self.code_by_category.is_empty() {
             return self.categories.binary_search(&category).unwrap_or(unknown);
         }
-        self.code_by_category
-            .get(category as usize)
-            .map_or(unknown, |code| *code as usize)
+        self.code_by_category.get(category as usize).map_or(unknown, |code| *code as usize)
     }
 }
 
@@ -322,10 +274,7 @@ fn in_blocks(sorted: &[f64]) -> Vec<[f64; SEARCH_BLOCK]> {
 
 /// A set without the zero words at its end, which hold nothing.
 fn significant(words: &[u32]) -> &[u32] {
-    let len = words
-        .iter()
-        .rposition(|word| *word != 0)
-        .map_or(0, |last| last + 1);
+    let len = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
     &words[..len]
 }
 

@@ -7,47 +7,21 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
     /// The file is well formed, and asks for something that this scorer does not do.
-    #[error(
-        "the model uses {name} = {found:?}, which tidemill cannot score; supported: {supported}"
-    )]
-    Unsupported {
-        name: String,
-        found: String,
-        supported: String,
-    },
+    #[error("the model uses {name} = {found:?}, which tidemill cannot score; supported: {supported}")]
+    Unsupported { name: String, found: String, supported: String },
 
     /// The file is not a LightGBM text model, or a damaged one.
     #[error("the model file is damaged at {place}: expected {expected}, found {found}")]
-    Malformed {
-        place: String,
-        expected: String,
-        found: String,
-    },
+    Malformed { place: String, expected: String, found: String },
 }
 
 impl ModelError {
-    pub(crate) fn unsupported(
-        name: impl Into<String>,
-        found: impl Into<String>,
-        supported: impl Into<String>,
-    ) -> Self {
-        Self::Unsupported {
-            name: name.into(),
-            found: shortened(&found.into()),
-            supported: supported.into(),
-        }
+    pub(crate) fn unsupported(name: impl Into<String>, found: impl Into<String>, supported: impl Into<String>) -> Self {
+        Self::Unsupported { name: name.into(), found: shortened(&found.into()), supported: supported.into() }
     }
 
-    pub(crate) fn malformed(
-        place: impl Into<String>,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> Self {
-        Self::Malformed {
-            place: place.into(),
-            expected: expected.into(),
-            found: shortened(&found.into()),
-        }
+    pub(crate) fn malformed(place: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Malformed { place: place.into(), expected: expected.into(), found: shortened(&found.into()) }
     }
 }
 

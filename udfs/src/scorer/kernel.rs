@@ -101,8 +101,8 @@ impl Machine for Avx2 {
 #[inline]
 fn below_avx2(numbers: &[f64; SEARCH_BLOCK], value: f64) -> usize {
     use std::arch::x86_64::{
-        __m256i, _CMP_LT_OQ, _mm256_castpd_si256, _mm256_cmp_pd, _mm256_loadu_pd,
-        _mm256_movemask_epi8, _mm256_packs_epi16, _mm256_packs_epi32, _mm256_set1_pd,
+        __m256i, _CMP_LT_OQ, _mm256_castpd_si256, _mm256_cmp_pd, _mm256_loadu_pd, _mm256_movemask_epi8,
+        _mm256_packs_epi16, _mm256_packs_epi32, _mm256_set1_pd,
     };
     let value = _mm256_set1_pd(value);
     let below = |four: &[f64; 4]| -> __m256i {
@@ -136,8 +136,7 @@ mod tests {
 
     #[test]
     fn each_machine_counts_what_is_below() {
-        let numbers: [f64; SEARCH_BLOCK] =
-            std::array::from_fn(|at| if at < 13 { at as f64 } else { f64::INFINITY });
+        let numbers: [f64; SEARCH_BLOCK] = std::array::from_fn(|at| if at < 13 { at as f64 } else { f64::INFINITY });
         for kernel in [Kernel::Portable, Kernel::detect()] {
             for (value, expected) in [
                 (-1.0, 0),

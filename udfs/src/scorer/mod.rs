@@ -57,10 +57,7 @@ impl Column<'_> {
 
 impl<'a> From<&'a [f64]> for Column<'a> {
     fn from(values: &'a [f64]) -> Self {
-        Self {
-            values,
-            validity: None,
-        }
+        Self { values, validity: None }
     }
 }
 
@@ -87,28 +84,12 @@ impl Model {
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         // Positions of nodes and leaves are 32-bit; each takes more than a byte of text.
         if i32::try_from(text.len()).is_err() {
-            return Err(ModelError::unsupported(
-                "size",
-                format!("{} bytes", text.len()),
-                "files below 2 GiB",
-            ));
+            return Err(ModelError::unsupported("size", format!("{} bytes", text.len()), "files below 2 GiB"));
         }
-        let ModelText {
-            feature_names,
-            objective,
-            trees,
-            num_classes,
-        } = ModelText::parse(text)?;
+        let ModelText { feature_names, objective, trees, num_classes } = ModelText::parse(text)?;
         let conditions = Conditions::collect(&trees);
         let program = Program::compile(&trees, num_classes, &conditions);
-        Ok(Self {
-            feature_names,
-            objective,
-            num_classes,
-            num_trees: trees.len(),
-            conditions,
-            program,
-        })
+        Ok(Self { feature_names, objective, num_classes, num_trees: trees.len(), conditions, program })
     }
 
     /// The features, in the order in which columns are given.
@@ -139,28 +120,11 @@ impl Model {
     }
 
     /// As [`Model::score`], with a given kernel.
-    pub(crate) fn score_with(
-        &self,
-        kernel: Kernel,
-        columns: &[Column<'_>],
-        scores: &mut [f64],
-        scratch: &mut Scratch,
-    ) {
+    pub(crate) fn score_with(&self, kernel: Kernel, columns: &[Column<'_>], scores: &mut [f64], scratch: &mut Scratch) {
         let num_rows = scores.len() / self.num_classes;
-        assert_eq!(
-            columns.len(),
-            self.feature_names.len(),
-            "one column per feature"
-        );
-        assert_eq!(
-            scores.len() % self.num_classes,
-            0,
-            "as many scores per row as the model has outputs"
-        );
-        assert!(
-            columns.iter().all(|column| column.values.len() == num_rows),
-            "as many rows in each column as scores"
-        );
+        assert_eq!(columns.len(), self.feature_names.len(), "one column per feature");
+        assert_eq!(scores.len() % self.num_classes, 0, "as many scores per row as the model has outputs");
+        assert!(columns.iter().all(|column| column.values.len() == num_rows), "as many rows in each column as scores");
         if num_rows <= WALK_ROWS_MAX {
             self.walk(kernel, columns, scores, scratch);
             return;
@@ -168,11 +132,7 @@ impl Model {
         scratch.block.prepare(&self.program, &self.conditions);
         for (block, scores) in scores.chunks_mut(ROWS * self.num_classes).enumerate() {
             let rows = scores.len() / self.num_classes;
-            let view = BlockOf {
-                columns,
-                first: block * ROWS,
-                rows,
-            };
+            let view = BlockOf { columns, first: block * ROWS, rows };
             kernel.run(SumBlock {
                 program: &self.program,
                 conditions: &self.conditions,
@@ -198,17 +158,9 @@ impl Model {
         }
     }
 
-    fn walk(
-        &self,
-        kernel: Kernel,
-        columns: &[Column<'_>],
-        scores: &mut [f64],
-        scratch: &mut Scratch,
-    ) {
+    fn walk(&self, kernel: Kernel, columns: &[Column<'_>], scores: &mut [f64], scratch: &mut Scratch) {
         // At least one: leaves look at the first.
-        scratch
-            .ranks
-            .resize(self.conditions.num_ranks.max(scratch.ranks.len()).max(1), 0);
+        scratch.ranks.resize(self.conditions.num_ranks.max(scratch.ranks.len()).max(1), 0);
         for (row, scores) in scores.chunks_exact_mut(self.num_classes).enumerate() {
             kernel.run(SumRow {
                 program: &self.program,

@@ -18,24 +18,14 @@ pub(super) fn list<T: std::str::FromStr>(
         numbers.push(one(&place, word, kind)?);
     }
     if numbers.len() != count {
-        return Err(ModelError::malformed(
-            place(),
-            format!("{count} numbers"),
-            format!("{} numbers", numbers.len()),
-        ));
+        return Err(ModelError::malformed(place(), format!("{count} numbers"), format!("{} numbers", numbers.len())));
     }
     Ok(numbers)
 }
 
 /// One number.
-pub(super) fn one<T: std::str::FromStr>(
-    place: impl Fn() -> String,
-    word: &str,
-    kind: &str,
-) -> Result<T, ModelError> {
-    word.trim()
-        .parse()
-        .map_err(|_| ModelError::malformed(place(), kind, format!("{word:?}")))
+pub(super) fn one<T: std::str::FromStr>(place: impl Fn() -> String, word: &str, kind: &str) -> Result<T, ModelError> {
+    word.trim().parse().map_err(|_| ModelError::malformed(place(), kind, format!("{word:?}")))
 }
 
 /// LightGBM's `Common::Atof`, rounding errors included: it reads the parameters of objectives. `None` if the text is not a
@@ -43,12 +33,7 @@ pub(super) fn one<T: std::str::FromStr>(
 pub(super) fn parameter(text: &str) -> Option<f64> {
     let bytes = text.as_bytes();
     let mut at = 0;
-    let digit = |at: usize| {
-        bytes
-            .get(at)
-            .filter(|byte| byte.is_ascii_digit())
-            .map(|byte| f64::from(byte - b'0'))
-    };
+    let digit = |at: usize| bytes.get(at).filter(|byte| byte.is_ascii_digit()).map(|byte| f64::from(byte - b'0'));
     let mut sign = 1.0;
     if let Some(first @ (b'-' | b'+')) = bytes.first() {
         sign = if *first == b'-' { -1.0 } else { 1.0 };
@@ -83,11 +68,7 @@ pub(super) fn parameter(text: &str) -> Option<f64> {
             at += 1;
         }
         let scale = scale(exponent);
-        value = if negative {
-            value / scale
-        } else {
-            value * scale
-        };
+        value = if negative { value / scale } else { value * scale };
     }
     (at == bytes.len()).then_some(sign * value)
 }
@@ -136,10 +117,7 @@ mod tests {
     #[test]
     fn a_list_of_another_length_is_refused() {
         let place = || "tree 3, threshold".to_owned();
-        assert_eq!(
-            list::<f64>(place, "1 2  3.5", 3, "a number"),
-            Ok(vec![1.0, 2.0, 3.5])
-        );
+        assert_eq!(list::<f64>(place, "1 2  3.5", 3, "a number"), Ok(vec![1.0, 2.0, 3.5]));
         let error = list::<f64>(place, "1 2", usize::MAX, "a number").unwrap_err();
         assert!(error.to_string().contains("tree 3, threshold"), "{error}");
     }

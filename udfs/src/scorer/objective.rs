@@ -18,17 +18,12 @@ pub enum Objective {
     MulticlassOva { sigmoid: f64 },
 }
 
-const SUPPORTED: &str =
-    "binary, regression, regression_l1, huber, fair, quantile, mape, multiclass, multiclassova";
+const SUPPORTED: &str = "binary, regression, regression_l1, huber, fair, quantile, mape, multiclass, multiclassova";
 
 impl Objective {
     pub(super) fn parse(line: Option<&str>, num_classes: usize) -> Result<Self, ModelError> {
         let Some(line) = line else {
-            return Err(ModelError::unsupported(
-                "objective",
-                "none (a custom objective)",
-                SUPPORTED,
-            ));
+            return Err(ModelError::unsupported("objective", "none (a custom objective)", SUPPORTED));
         };
         let mut words = line.split(' ').filter(|word| !word.is_empty());
         let name = words.next().unwrap_or_default();
@@ -37,48 +32,32 @@ impl Objective {
         for word in words {
             match word.split_once(':') {
                 Some(("sigmoid", value)) if matches!(name, "binary" | "multiclassova") => {
-                    sigmoid =
-                        number::parameter(value).filter(|value| *value > 0.0 && value.is_finite());
+                    sigmoid = number::parameter(value).filter(|value| *value > 0.0 && value.is_finite());
                     if sigmoid.is_none() {
-                        return Err(ModelError::malformed(
-                            "the header, objective",
-                            "sigmoid above 0",
-                            word,
-                        ));
+                        return Err(ModelError::malformed("the header, objective", "sigmoid above 0", word));
                     }
                 }
                 Some(("num_class", value)) if matches!(name, "multiclass" | "multiclassova") => {
                     classes = value.parse().ok();
                 }
                 _ => {
-                    return Err(ModelError::unsupported(
-                        format!("objective {name}"),
-                        word,
-                        "no such parameter",
-                    ));
+                    return Err(ModelError::unsupported(format!("objective {name}"), word, "no such parameter"));
                 }
             }
         }
-        let missing =
-            |what| ModelError::malformed("the header, objective", what, format!("{line:?}"));
+        let missing = |what| ModelError::malformed("the header, objective", what, format!("{line:?}"));
         let objective = match name {
-            "regression" | "regression_l1" | "huber" | "fair" | "quantile" | "mape" => {
-                Self::Regression
-            }
-            "binary" => Self::Binary {
-                sigmoid: sigmoid.ok_or_else(|| missing("sigmoid:..."))?,
-            },
+            "regression" | "regression_l1" | "huber" | "fair" | "quantile" | "mape" => Self::Regression,
+            "binary" => Self::Binary { sigmoid: sigmoid.ok_or_else(|| missing("sigmoid:..."))? },
             "multiclass" => Self::Multiclass,
-            "multiclassova" => Self::MulticlassOva {
-                sigmoid: sigmoid.ok_or_else(|| missing("sigmoid:..."))?,
-            },
+            "multiclassova" => Self::MulticlassOva { sigmoid: sigmoid.ok_or_else(|| missing("sigmoid:..."))? },
             _ => return Err(ModelError::unsupported("objective", name, SUPPORTED)),
         };
         let expected = match objective {
             Self::Regression | Self::Binary { .. } => 1,
-            Self::Multiclass | Self::MulticlassOva { .. } => classes
-                .filter(|classes| *classes > 1)
-                .ok_or_else(|| missing("num_class:... of at least 2"))?,
+            Self::Multiclass | Self::MulticlassOva { .. } => {
+                classes.filter(|classes| *classes > 1).ok_or_else(|| missing("num_class:... of at least 2"))?
+            }
         };
         if expected != num_classes {
             return Err(ModelError::malformed(

@@ -118,11 +118,7 @@ impl Program {
         self.cuts.extend(group.levels.into_iter().flatten());
         let mut leaf_values = Box::new([0.0; SLOTS]);
         leaf_values[..group.leaf_values.len()].copy_from_slice(&group.leaf_values);
-        parts.push(Part::Group(Group {
-            trees: group.trees,
-            cuts: first..self.cuts.len(),
-            leaf_values,
-        }));
+        parts.push(Part::Group(Group { trees: group.trees, cuts: first..self.cuts.len(), leaf_values }));
     }
 
     /// Places the nodes level by level, siblings side by side.
@@ -138,26 +134,14 @@ impl Program {
                     Child::Leaf(leaf) => {
                         // Whatever the rank, it is at most this limit.
                         let own = self.nodes.len() as u32;
-                        self.nodes.push(Node {
-                            rank: 0,
-                            limit: u32::MAX,
-                            next: own,
-                        });
+                        self.nodes.push(Node { rank: 0, limit: u32::MAX, next: own });
                         self.values.push(tree.leaf_values[leaf]);
                     }
                     Child::Split(at) => {
                         let split = &tree.splits[at];
                         let condition = conditions.of(tree, split.feature, &split.rule);
-                        let mark = if condition.categorical {
-                            CATEGORICAL
-                        } else {
-                            0
-                        };
-                        self.nodes.push(Node {
-                            rank: condition.rank | mark,
-                            limit: condition.limit,
-                            next,
-                        });
+                        let mark = if condition.categorical { CATEGORICAL } else { 0 };
+                        self.nodes.push(Node { rank: condition.rank | mark, limit: condition.limit, next });
                         self.values.push(0.0);
                         below.extend([split.left, split.right]);
                         next += 2;
@@ -207,17 +191,12 @@ impl OpenGroup {
                     Child::Leaf(leaf) => self.leaf_values[slot] = tree.leaf_values[leaf],
                     Child::Split(at) => {
                         let split = &tree.splits[at];
-                        let Condition { mask, .. } =
-                            conditions.of(tree, split.feature, &split.rule);
+                        let Condition { mask, .. } = conditions.of(tree, split.feature, &split.rule);
                         if self.levels.len() <= depth {
                             self.levels.push(Vec::new());
                         }
                         let target = next_slot as u8;
-                        self.levels[depth].push(Cut {
-                            mask,
-                            source: slot as u8,
-                            target,
-                        });
+                        self.levels[depth].push(Cut { mask, source: slot as u8, target });
                         below.extend([(split.left, slot), (split.right, next_slot)]);
                         next_slot += 1;
                     }

@@ -36,19 +36,9 @@ fn kernels() -> Vec<Kernel> {
 /// Scores rows given row by row.
 fn score(kernel: Kernel, model: &Model, rows: &[f64]) -> Vec<f64> {
     let num_features = model.feature_names().len();
-    let columns: Vec<Vec<f64>> = (0..num_features)
-        .map(|feature| {
-            rows.iter()
-                .skip(feature)
-                .step_by(num_features)
-                .copied()
-                .collect()
-        })
-        .collect();
-    let columns: Vec<Column<'_>> = columns
-        .iter()
-        .map(|column| column.as_slice().into())
-        .collect();
+    let columns: Vec<Vec<f64>> =
+        (0..num_features).map(|feature| rows.iter().skip(feature).step_by(num_features).copied().collect()).collect();
+    let columns: Vec<Column<'_>> = columns.iter().map(|column| column.as_slice().into()).collect();
     let mut scores = vec![f64::NAN; rows.len() / num_features * model.num_outputs()];
     model.score_with(kernel, &columns, &mut scores, &mut Scratch::default());
     scores
@@ -58,21 +48,13 @@ fn score(kernel: Kernel, model: &Model, rows: &[f64]) -> Vec<f64> {
 fn assert_same_bits(name: &str, found: &[f64], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{name}");
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert_eq!(
-            found.to_bits(),
-            expected.to_bits(),
-            "{name}, score {at}: found {found:e}, expected {expected:e}"
-        );
+        assert_eq!(found.to_bits(), expected.to_bits(), "{name}, score {at}: found {found:e}, expected {expected:e}");
     }
 }
 
 #[test]
 fn golden_rows_score_as_in_python() {
-    let numbers = |text: &str| {
-        text.split_whitespace()
-            .map(|word| word.parse::<f64>().unwrap())
-            .collect::<Vec<_>>()
-    };
+    let numbers = |text: &str| text.split_whitespace().map(|word| word.parse::<f64>().unwrap()).collect::<Vec<_>>();
     for (name, text, rows) in GOLDEN {
         let model = Model::parse(text).unwrap();
         let (mut values, mut expected) = (Vec::new(), Vec::new());
@@ -83,9 +65,7 @@ fn golden_rows_score_as_in_python() {
         }
         for kernel in kernels() {
             assert_same_bits(name, &score(kernel, &model, &values), &expected);
-            for (row, expected) in values
-                .chunks(model.feature_names().len())
-                .zip(expected.chunks(model.num_outputs()))
+            for (row, expected) in values.chunks(model.feature_names().len()).zip(expected.chunks(model.num_outputs()))
             {
                 assert_same_bits(name, &score(kernel, &model, row), expected);
             }
@@ -99,25 +79,13 @@ fn nulls_score_as_nan_at_any_bit_offset() {
     let num_features = model.feature_names().len();
     for num_rows in [1, 5, 70, 300] {
         let values: Vec<Vec<f64>> = (0..num_features)
-            .map(|feature| {
-                (0..num_rows)
-                    .map(|row| ((row * 7 + feature * 3) % 40) as f64 - 5.0)
-                    .collect()
-            })
+            .map(|feature| (0..num_rows).map(|row| ((row * 7 + feature * 3) % 40) as f64 - 5.0).collect())
             .collect();
         for offset in [0, 3, 8, 13] {
-            let bits: Vec<u8> = (0..num_rows / 8 + 4)
-                .map(|at| (at * 89 + 21) as u8)
-                .collect();
+            let bits: Vec<u8> = (0..num_rows / 8 + 4).map(|at| (at * 89 + 21) as u8).collect();
             let with_nulls: Vec<Column<'_>> = values
                 .iter()
-                .map(|values| Column {
-                    values,
-                    validity: Some(Validity {
-                        bits: &bits,
-                        offset,
-                    }),
-                })
+                .map(|values| Column { values, validity: Some(Validity { bits: &bits, offset }) })
                 .collect();
             let mut found = vec![0.0; num_rows];
             model.score(&with_nulls, &mut found, &mut Scratch::default());
@@ -125,9 +93,7 @@ fn nulls_score_as_nan_at_any_bit_offset() {
                 .flat_map(|row| {
                     let bit = offset + row;
                     let valid = bits[bit / 8] >> (bit % 8) & 1 == 1;
-                    values
-                        .iter()
-                        .map(move |values| if valid { values[row] } else { f64::NAN })
+                    values.iter().map(move |values| if valid { values[row] } else { f64::NAN })
                 })
                 .collect();
             assert_same_bits("nulls", &found, &score(Kernel::Portable, &model, &rows));
@@ -150,41 +116,17 @@ fn what_is_not_understood_is_refused_by_name() {
         assert!(text.contains(from), "{from:?}");
         text.replacen(from, to, 1)
     };
-    assert_refused(
-        &with("version=v4", "version=v5"),
-        &["version", "v5", "v3, v4"],
-    );
-    assert_refused(
-        &with("objective=binary sigmoid:1", "objective=poisson"),
-        &["objective", "poisson", "binary"],
-    );
-    assert_refused(
-        &with("objective=binary sigmoid:1\n", ""),
-        &["objective", "custom"],
-    );
-    assert_refused(
-        &with("objective=binary sigmoid:1", "objective=regression sqrt"),
-        &["regression", "sqrt"],
-    );
+    assert_refused(&with("version=v4", "version=v5"), &["version", "v5", "v3, v4"]);
+    assert_refused(&with("objective=binary sigmoid:1", "objective=poisson"), &["objective", "poisson", "binary"]);
+    assert_refused(&with("objective=binary sigmoid:1\n", ""), &["objective", "custom"]);
+    assert_refused(&with("objective=binary sigmoid:1", "objective=regression sqrt"), &["regression", "sqrt"]);
     assert_refused(&with("is_linear=0", "is_linear=1"), &["linear trees"]);
-    assert_refused(
-        &with("feature_names=", "average_output\nfeature_names="),
-        &["random forest"],
-    );
+    assert_refused(&with("feature_names=", "average_output\nfeature_names="), &["random forest"]);
     assert_refused(&with("num_class=1", "num_class=1\nnovelty=3"), &["novelty"]);
-    assert_refused(
-        &with("num_cat=0", "num_cat=0\nleaf_magic=1"),
-        &["leaf_magic"],
-    );
-    assert_refused(
-        &with("num_tree_per_iteration=1", "num_tree_per_iteration=2"),
-        &["num_tree_per_iteration"],
-    );
+    assert_refused(&with("num_cat=0", "num_cat=0\nleaf_magic=1"), &["leaf_magic"]);
+    assert_refused(&with("num_tree_per_iteration=1", "num_tree_per_iteration=2"), &["num_tree_per_iteration"]);
     assert_refused(&format!("{text}\nparser:\nx\nend of parser\n"), &["parser"]);
-    assert_refused(
-        &format!("{text}\npandas_categorical:[[\"a\", \"b\"]]\n"),
-        &["pandas_categorical", "integer codes"],
-    );
+    assert_refused(&format!("{text}\npandas_categorical:[[\"a\", \"b\"]]\n"), &["pandas_categorical", "integer codes"]);
     for harmless in ["null", "[]", "[[0, 1, 2], [0, 1]]"] {
         Model::parse(&format!("{text}\npandas_categorical:{harmless}\n")).unwrap();
     }
@@ -195,83 +137,38 @@ fn damaged_files_are_refused_with_their_place() {
     let text = golden("binary_31");
     let line = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap();
     let with_line = |key: &str, value: &str| {
-        let size = text
-            .lines()
-            .find(|line| line.starts_with("tree_sizes="))
-            .unwrap();
-        text.replacen(&format!("{size}\n"), "", 1)
-            .replacen(line(key), &format!("{key}{value}"), 1)
+        let size = text.lines().find(|line| line.starts_with("tree_sizes=")).unwrap();
+        text.replacen(&format!("{size}\n"), "", 1).replacen(line(key), &format!("{key}{value}"), 1)
     };
     assert_refused("", &["empty"]);
     assert_refused("<html>", &["line 1", "LightGBM"]);
     assert_refused(&text[..text.len() / 2], &["tree"]);
-    assert_refused(
-        text.split("end of trees").next().unwrap(),
-        &["end of trees"],
-    );
-    assert_refused(
-        &with_line("left_child=", "0 -1 -2 -3"),
-        &["tree 0", "a tree"],
-    );
+    assert_refused(text.split("end of trees").next().unwrap(), &["end of trees"]);
+    assert_refused(&with_line("left_child=", "0 -1 -2 -3"), &["tree 0", "a tree"]);
     assert_refused(&with_line("left_child=", "1 2 7 -1"), &["left_child", "7"]);
-    assert_refused(
-        &with_line("left_child=", "1 2 -9 -1"),
-        &["left_child", "-9"],
-    );
-    assert_refused(
-        &with_line("split_feature=", "0 1 2 99"),
-        &["split_feature", "99"],
-    );
+    assert_refused(&with_line("left_child=", "1 2 -9 -1"), &["left_child", "-9"]);
+    assert_refused(&with_line("split_feature=", "0 1 2 99"), &["split_feature", "99"]);
     assert_refused(&with_line("threshold=", "1 2 3 nan"), &["threshold", "NaN"]);
-    assert_refused(
-        &with_line("threshold=", "1 2 3"),
-        &["threshold", "4 numbers", "3 numbers"],
-    );
-    assert_refused(
-        &with_line("leaf_value=", "1 2 3 4 inf"),
-        &["leaf_value", "inf"],
-    );
+    assert_refused(&with_line("threshold=", "1 2 3"), &["threshold", "4 numbers", "3 numbers"]);
+    assert_refused(&with_line("leaf_value=", "1 2 3 4 inf"), &["leaf_value", "inf"]);
     assert_refused(&with_line("num_leaves=", "4000000000"), &["num_leaves"]);
     assert_refused(&with_line("num_leaves=", "2000000000"), &["leaf_value"]);
     assert_refused(&with_line("decision_type=", "1 2 2 2"), &["category sets"]);
-    assert_refused(
-        &with_line("decision_type=", "12 2 2 2"),
-        &["decision_type", "12"],
-    );
-    assert_refused(
-        &text.replacen("tree_sizes=", "tree_sizes=1 ", 1),
-        &["tree_sizes"],
-    );
-    assert_refused(
-        &text.replacen("feature_names=f0", "feature_names=f1", 1),
-        &["feature_names", "twice"],
-    );
+    assert_refused(&with_line("decision_type=", "12 2 2 2"), &["decision_type", "12"]);
+    assert_refused(&text.replacen("tree_sizes=", "tree_sizes=1 ", 1), &["tree_sizes"]);
+    assert_refused(&text.replacen("feature_names=f0", "feature_names=f1", 1), &["feature_names", "twice"]);
     let categorical = golden("categorical");
-    let boundaries = categorical
-        .lines()
-        .find(|line| line.starts_with("cat_boundaries="))
-        .unwrap();
-    let sizes = categorical
-        .lines()
-        .find(|line| line.starts_with("tree_sizes="))
-        .unwrap();
+    let boundaries = categorical.lines().find(|line| line.starts_with("cat_boundaries=")).unwrap();
+    let sizes = categorical.lines().find(|line| line.starts_with("tree_sizes=")).unwrap();
     let without_sizes = categorical.replacen(&format!("{sizes}\n"), "", 1);
-    assert_refused(
-        &without_sizes.replacen(boundaries, "cat_boundaries=0 99999999999", 1),
-        &["cat_"],
-    );
+    assert_refused(&without_sizes.replacen(boundaries, "cat_boundaries=0 99999999999", 1), &["cat_"]);
 }
 
 #[test]
 fn windows_line_ends_without_tree_sizes_are_read() {
     let text = golden("regression");
-    let sizes = text
-        .lines()
-        .find(|line| line.starts_with("tree_sizes="))
-        .unwrap();
-    let text = text
-        .replacen(&format!("{sizes}\n"), "", 1)
-        .replace('\n', "\r\n");
+    let sizes = text.lines().find(|line| line.starts_with("tree_sizes=")).unwrap();
+    let text = text.replacen(&format!("{sizes}\n"), "", 1).replace('\n', "\r\n");
     assert_eq!(Model::parse(&text).unwrap().num_trees(), 4);
 }
 
@@ -343,34 +240,22 @@ proptest! {
 #[test]
 #[ignore = "needs the folder that tests/python/oracle_lightgbm.py writes, in TIDEMILL_LIGHTGBM_ORACLE"]
 fn python_scores_the_same_bits() {
-    let folder = std::env::var_os("TIDEMILL_LIGHTGBM_ORACLE")
-        .expect("TIDEMILL_LIGHTGBM_ORACLE names the folder");
+    let folder = std::env::var_os("TIDEMILL_LIGHTGBM_ORACLE").expect("TIDEMILL_LIGHTGBM_ORACLE names the folder");
     let doubles = |path: std::path::PathBuf| -> Vec<f64> {
         let bytes = std::fs::read(path).unwrap();
-        bytes
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|bytes| f64::from_le_bytes(*bytes))
-            .collect()
+        bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
     };
     let mut num_models = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.display().to_string();
-        let model =
-            Model::parse(&std::fs::read_to_string(path.join("model.txt")).unwrap()).unwrap();
-        let (rows, expected) = (
-            doubles(path.join("rows.f64")),
-            doubles(path.join("scores.f64")),
-        );
+        let model = Model::parse(&std::fs::read_to_string(path.join("model.txt")).unwrap()).unwrap();
+        let (rows, expected) = (doubles(path.join("rows.f64")), doubles(path.join("scores.f64")));
         for kernel in kernels() {
             assert_same_bits(&name, &score(kernel, &model, &rows), &expected);
         }
         let few = 2_000 * model.feature_names().len();
-        for (row, expected) in rows[..few]
-            .chunks(model.feature_names().len())
-            .zip(expected.chunks(model.num_outputs()))
+        for (row, expected) in rows[..few].chunks(model.feature_names().len()).zip(expected.chunks(model.num_outputs()))
         {
             assert_same_bits(&name, &score(Kernel::detect(), &model, row), expected);
         }
@@ -384,12 +269,7 @@ mod against_the_c_api {
     use super::*;
     use crate::oracle::{Oracle, Random, Rows, Shape};
 
-    const PLAIN: Shape = Shape {
-        num_features: 8,
-        missing: 0.1,
-        num_categorical: 0,
-        num_classes: 2,
-    };
+    const PLAIN: Shape = Shape { num_features: 8, missing: 0.1, num_categorical: 0, num_classes: 2 };
 
     const EXTREMES: [f64; 22] = [
         0.0,
@@ -419,10 +299,7 @@ mod against_the_c_api {
     /// Puts extremes, and the model's thresholds and their neighbours, into a quarter of the rows.
     fn put_extremes(text: &str, rows: &mut Rows, seed: u64) {
         let mut pool = EXTREMES.to_vec();
-        for line in text
-            .lines()
-            .filter_map(|line| line.strip_prefix("threshold="))
-        {
+        for line in text.lines().filter_map(|line| line.strip_prefix("threshold=")) {
             for threshold in line.split(' ').filter_map(|word| word.parse::<f64>().ok()) {
                 pool.extend([threshold, threshold.next_up(), threshold.next_down()]);
             }
@@ -431,11 +308,7 @@ mod against_the_c_api {
         for row in rows.values.chunks_mut(rows.num_features).step_by(4) {
             for value in row {
                 if random.unit() < 0.4 {
-                    let extreme = if random.unit() < 0.5 {
-                        EXTREMES.len()
-                    } else {
-                        pool.len()
-                    };
+                    let extreme = if random.unit() < 0.5 { EXTREMES.len() } else { pool.len() };
                     *value = pool[(random.unit() * extreme as f64) as usize];
                 }
             }
@@ -468,12 +341,7 @@ mod against_the_c_api {
         }
         let single = oracle.single_row();
         let mut scores = vec![0.0; oracle.num_outputs()];
-        for (row, expected) in rows
-            .values
-            .chunks(shape.num_features)
-            .zip(expected.chunks(scores.len()))
-            .take(500)
-        {
+        for (row, expected) in rows.values.chunks(shape.num_features).zip(expected.chunks(scores.len())).take(500) {
             single.predict(row, &mut scores);
             assert_same_bits("single row", &scores, expected);
         }
@@ -482,56 +350,23 @@ mod against_the_c_api {
     #[test]
     fn common_models_are_bit_equal() {
         check(PLAIN, "objective=binary num_leaves=31", 100);
-        check(
-            Shape {
-                missing: 0.0,
-                ..PLAIN
-            },
-            "objective=binary num_leaves=31 sigmoid=0.73",
-            30,
-        );
+        check(Shape { missing: 0.0, ..PLAIN }, "objective=binary num_leaves=31 sigmoid=0.73", 30);
         check(PLAIN, "objective=binary num_leaves=32 max_depth=5", 60);
     }
 
     #[test]
     fn missing_rules_are_bit_equal() {
-        check(
-            PLAIN,
-            "objective=binary num_leaves=31 zero_as_missing=true",
-            40,
-        );
-        check(
-            PLAIN,
-            "objective=binary num_leaves=31 use_missing=false",
-            40,
-        );
-        check(
-            Shape {
-                missing: 0.6,
-                ..PLAIN
-            },
-            "objective=binary num_leaves=63",
-            40,
-        );
+        check(PLAIN, "objective=binary num_leaves=31 zero_as_missing=true", 40);
+        check(PLAIN, "objective=binary num_leaves=31 use_missing=false", 40);
+        check(Shape { missing: 0.6, ..PLAIN }, "objective=binary num_leaves=63", 40);
     }
 
     #[test]
     fn large_trees_are_bit_equal() {
+        check(PLAIN, "objective=binary num_leaves=255 min_data_in_leaf=3", 10);
+        check(PLAIN, "objective=binary num_leaves=256 min_data_in_leaf=3", 5);
         check(
-            PLAIN,
-            "objective=binary num_leaves=255 min_data_in_leaf=3",
-            10,
-        );
-        check(
-            PLAIN,
-            "objective=binary num_leaves=256 min_data_in_leaf=3",
-            5,
-        );
-        check(
-            Shape {
-                num_categorical: 2,
-                ..PLAIN
-            },
+            Shape { num_categorical: 2, ..PLAIN },
             "objective=binary num_leaves=600 min_data_in_leaf=2 categorical_feature=0,1",
             6,
         );
@@ -539,110 +374,32 @@ mod against_the_c_api {
 
     #[test]
     fn small_trees_are_bit_equal() {
-        check(
-            Shape {
-                num_features: 3,
-                ..PLAIN
-            },
-            "objective=binary num_leaves=2",
-            150,
-        );
-        check(
-            PLAIN,
-            "objective=binary num_leaves=31 min_data_in_leaf=1000000",
-            3,
-        );
-        check(
-            Shape {
-                num_features: 1,
-                ..PLAIN
-            },
-            "objective=binary num_leaves=9",
-            40,
-        );
+        check(Shape { num_features: 3, ..PLAIN }, "objective=binary num_leaves=2", 150);
+        check(PLAIN, "objective=binary num_leaves=31 min_data_in_leaf=1000000", 3);
+        check(Shape { num_features: 1, ..PLAIN }, "objective=binary num_leaves=9", 40);
         check(PLAIN, "objective=binary num_leaves=17", 40);
     }
 
     #[test]
     fn wide_models_are_bit_equal() {
-        check(
-            Shape {
-                num_features: 50,
-                ..PLAIN
-            },
-            "objective=binary num_leaves=31",
-            40,
-        );
-        check(
-            Shape {
-                num_features: 2,
-                ..PLAIN
-            },
-            "objective=binary num_leaves=127 max_bin=4000 min_data_in_bin=1",
-            30,
-        );
+        check(Shape { num_features: 50, ..PLAIN }, "objective=binary num_leaves=31", 40);
+        check(Shape { num_features: 2, ..PLAIN }, "objective=binary num_leaves=127 max_bin=4000 min_data_in_bin=1", 30);
     }
 
     #[test]
     fn categorical_models_are_bit_equal() {
-        let shape = Shape {
-            num_categorical: 3,
-            ..PLAIN
-        };
-        check(
-            shape,
-            "objective=binary num_leaves=31 categorical_feature=0,1,2 min_data_per_group=2 cat_smooth=1",
-            40,
-        );
-        check(
-            shape,
-            "objective=binary num_leaves=15 categorical_feature=0,1,2 max_cat_to_onehot=100",
-            20,
-        );
+        let shape = Shape { num_categorical: 3, ..PLAIN };
+        check(shape, "objective=binary num_leaves=31 categorical_feature=0,1,2 min_data_per_group=2 cat_smooth=1", 40);
+        check(shape, "objective=binary num_leaves=15 categorical_feature=0,1,2 max_cat_to_onehot=100", 20);
     }
 
     #[test]
     fn other_objectives_are_bit_equal() {
-        check(
-            Shape {
-                num_classes: 3,
-                ..PLAIN
-            },
-            "objective=multiclass num_class=3 num_leaves=31",
-            20,
-        );
-        check(
-            Shape {
-                num_classes: 3,
-                ..PLAIN
-            },
-            "objective=multiclassova num_class=3 num_leaves=15",
-            10,
-        );
-        check(
-            Shape {
-                num_classes: 0,
-                ..PLAIN
-            },
-            "objective=regression num_leaves=31",
-            40,
-        );
-        check(
-            Shape {
-                num_classes: 0,
-                ..PLAIN
-            },
-            "objective=regression_l1 num_leaves=31",
-            10,
-        );
-        check(
-            Shape {
-                num_classes: 0,
-                ..PLAIN
-            },
-            "objective=huber num_leaves=31",
-            10,
-        );
+        check(Shape { num_classes: 3, ..PLAIN }, "objective=multiclass num_class=3 num_leaves=31", 20);
+        check(Shape { num_classes: 3, ..PLAIN }, "objective=multiclassova num_class=3 num_leaves=15", 10);
+        check(Shape { num_classes: 0, ..PLAIN }, "objective=regression num_leaves=31", 40);
+        check(Shape { num_classes: 0, ..PLAIN }, "objective=regression_l1 num_leaves=31", 10);
+        check(Shape { num_classes: 0, ..PLAIN }, "objective=huber num_leaves=31", 10);
         check(PLAIN, "objective=binary boosting=dart num_leaves=31", 30);
     }
 }

@@ -69,8 +69,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn require(&self, key: &str) -> Result<&'a str, ModelError> {
-        self.get(key)
-            .ok_or_else(|| ModelError::malformed(&self.name, format!("a line {key}=..."), "none"))
+        self.get(key).ok_or_else(|| ModelError::malformed(&self.name, format!("a line {key}=..."), "none"))
     }
 
     pub(super) fn place(&self, key: &str) -> String {
@@ -78,11 +77,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn number(&self, key: &str) -> Result<usize, ModelError> {
-        number::one(
-            || self.place(key),
-            self.require(key)?,
-            "a whole number of at least 0",
-        )
+        number::one(|| self.place(key), self.require(key)?, "a whole number of at least 0")
     }
 
     fn insert(&mut self, key: &'a str, value: &'a str, known: &[&str]) -> Result<(), ModelError> {
@@ -133,11 +128,7 @@ impl ModelText {
         if let Some(word) = header.get("num_tree_per_iteration")
             && word.parse() != Ok(num_classes)
         {
-            return Err(ModelError::unsupported(
-                "num_tree_per_iteration",
-                word,
-                format!("num_class ({num_classes})"),
-            ));
+            return Err(ModelError::unsupported("num_tree_per_iteration", word, format!("num_class ({num_classes})")));
         }
         let feature_names = feature_names(&header)?;
         let trees = trees(&mut lines, &header, feature_names.len())?;
@@ -149,35 +140,19 @@ impl ModelText {
             ));
         }
         trailer(&mut lines)?;
-        Ok(Self {
-            feature_names,
-            objective,
-            trees,
-            num_classes,
-        })
+        Ok(Self { feature_names, objective, trees, num_classes })
     }
 }
 
 fn header<'a>(lines: &mut Lines<'a>) -> Result<Section<'a>, ModelError> {
-    let mut header = Section {
-        name: "the header".to_owned(),
-        values: BTreeMap::new(),
-    };
+    let mut header = Section { name: "the header".to_owned(), values: BTreeMap::new() };
     match lines.peek() {
         Some((_, "tree")) => lines.advance(),
         Some((_, line)) => {
-            return Err(ModelError::malformed(
-                "line 1",
-                "tree (LightGBM's text model)",
-                format!("{line:?}"),
-            ));
+            return Err(ModelError::malformed("line 1", "tree (LightGBM's text model)", format!("{line:?}")));
         }
         None => {
-            return Err(ModelError::malformed(
-                "line 1",
-                "tree (LightGBM's text model)",
-                "an empty file",
-            ));
+            return Err(ModelError::malformed("line 1", "tree (LightGBM's text model)", "an empty file"));
         }
     }
     while let Some((_, line)) = lines.peek() {
@@ -194,20 +169,12 @@ fn header<'a>(lines: &mut Lines<'a>) -> Result<Section<'a>, ModelError> {
                 ));
             }
             None => {
-                return Err(ModelError::malformed(
-                    "the header",
-                    "key=value",
-                    format!("{line:?}"),
-                ));
+                return Err(ModelError::malformed("the header", "key=value", format!("{line:?}")));
             }
         }
         lines.advance();
     }
-    Err(ModelError::malformed(
-        "the header",
-        "trees after it",
-        "the end of the file",
-    ))
+    Err(ModelError::malformed("the header", "trees after it", "the end of the file"))
 }
 
 fn version(header: &Section<'_>) -> Result<(), ModelError> {
@@ -215,35 +182,20 @@ fn version(header: &Section<'_>) -> Result<(), ModelError> {
     if VERSIONS.contains(&version) {
         Ok(())
     } else {
-        Err(ModelError::unsupported(
-            "version",
-            version,
-            VERSIONS.join(", "),
-        ))
+        Err(ModelError::unsupported("version", version, VERSIONS.join(", ")))
     }
 }
 
 fn feature_names(header: &Section<'_>) -> Result<Vec<String>, ModelError> {
-    let names: Vec<String> = header
-        .require("feature_names")?
-        .split(' ')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let names: Vec<String> =
+        header.require("feature_names")?.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let expected = header.number("max_feature_idx")?.checked_add(1);
-    let infos = header
-        .require("feature_infos")?
-        .split(' ')
-        .filter(|info| !info.is_empty())
-        .count();
+    let infos = header.require("feature_infos")?.split(' ').filter(|info| !info.is_empty()).count();
     for (key, found) in [("feature_names", names.len()), ("feature_infos", infos)] {
         if Some(found) != expected {
             return Err(ModelError::malformed(
                 header.place(key),
-                format!(
-                    "max_feature_idx + 1 = {} of them",
-                    expected.unwrap_or(usize::MAX)
-                ),
+                format!("max_feature_idx + 1 = {} of them", expected.unwrap_or(usize::MAX)),
                 format!("{found}"),
             ));
         }
@@ -260,11 +212,7 @@ fn feature_names(header: &Section<'_>) -> Result<Vec<String>, ModelError> {
     Ok(names)
 }
 
-fn trees(
-    lines: &mut Lines<'_>,
-    header: &Section<'_>,
-    num_features: usize,
-) -> Result<Vec<Tree>, ModelError> {
+fn trees(lines: &mut Lines<'_>, header: &Section<'_>, num_features: usize) -> Result<Vec<Tree>, ModelError> {
     let sizes = match header.get("tree_sizes") {
         None => None,
         Some(text) => Some(number_list(text, &header.place("tree_sizes"))?),
@@ -275,15 +223,8 @@ fn trees(
     loop {
         match lines.peek() {
             Some((at, "end of trees")) => {
-                if sizes
-                    .as_ref()
-                    .is_some_and(|sizes| sizes.len() != trees.len() || expected_at != Some(at))
-                {
-                    return Err(ModelError::malformed(
-                        "end of trees",
-                        "the place that tree_sizes gives",
-                        "another",
-                    ));
+                if sizes.as_ref().is_some_and(|sizes| sizes.len() != trees.len() || expected_at != Some(at)) {
+                    return Err(ModelError::malformed("end of trees", "the place that tree_sizes gives", "another"));
                 }
                 lines.advance();
                 return Ok(trees);
@@ -291,11 +232,7 @@ fn trees(
             Some((at, line)) if line.starts_with("Tree=") => {
                 let name = format!("tree {}", trees.len());
                 if line["Tree=".len()..].trim().parse() != Ok(trees.len()) {
-                    return Err(ModelError::malformed(
-                        name,
-                        format!("Tree={}", trees.len()),
-                        format!("{line:?}"),
-                    ));
+                    return Err(ModelError::malformed(name, format!("Tree={}", trees.len()), format!("{line:?}")));
                 }
                 if let Some(sizes) = &sizes {
                     let size = sizes.get(trees.len()).copied();
@@ -314,18 +251,10 @@ fn trees(
             }
             Some((_, line)) => {
                 let place = format!("after tree {}", trees.len().saturating_sub(1));
-                return Err(ModelError::malformed(
-                    place,
-                    "Tree=... or end of trees",
-                    format!("{line:?}"),
-                ));
+                return Err(ModelError::malformed(place, "Tree=... or end of trees", format!("{line:?}")));
             }
             None => {
-                return Err(ModelError::malformed(
-                    "the trees",
-                    "a line \"end of trees\"",
-                    "the end of the file",
-                ));
+                return Err(ModelError::malformed("the trees", "a line \"end of trees\"", "the end of the file"));
             }
         }
     }
@@ -339,27 +268,16 @@ fn number_list(text: &str, place: &str) -> Result<Vec<usize>, ModelError> {
 }
 
 fn tree_section<'a>(lines: &mut Lines<'a>, name: String) -> Result<Section<'a>, ModelError> {
-    let mut section = Section {
-        name,
-        values: BTreeMap::new(),
-    };
+    let mut section = Section { name, values: BTreeMap::new() };
     while let Some((_, line)) = lines.peek() {
         if line.starts_with("Tree=") || line == "end of trees" {
             break;
         }
         let Some((key, value)) = line.split_once('=') else {
-            return Err(ModelError::malformed(
-                &section.name,
-                "key=value",
-                format!("{line:?}"),
-            ));
+            return Err(ModelError::malformed(&section.name, "key=value", format!("{line:?}")));
         };
         if key == "is_linear" && value.trim() != "0" {
-            return Err(ModelError::unsupported(
-                "is_linear (linear trees)",
-                value,
-                "0",
-            ));
+            return Err(ModelError::unsupported("is_linear (linear trees)", value, "0"));
         }
         section.insert(key, value, &TREE_KEYS)?;
         lines.advance();
@@ -371,11 +289,7 @@ fn tree_section<'a>(lines: &mut Lines<'a>, name: String) -> Result<Section<'a>, 
 fn trailer(lines: &mut Lines<'_>) -> Result<(), ModelError> {
     while let Some((_, line)) = lines.peek() {
         if line == "parser:" {
-            return Err(ModelError::unsupported(
-                "parser",
-                "a custom parser of the training data",
-                "none",
-            ));
+            return Err(ModelError::unsupported("parser", "a custom parser of the training data", "none"));
         }
         if let Some(categories) = line.strip_prefix("pandas_categorical:") {
             pandas_categories(categories.trim())?;
@@ -391,17 +305,11 @@ fn pandas_categories(lists: &str) -> Result<(), ModelError> {
     if lists == "null" {
         return Ok(());
     }
-    let inner = lists
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let inner = lists.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let identity = inner.is_some_and(|inner| {
         inner.split(']').all(|list| {
             let list = list.trim_start_matches([',', ' ']).trim_start_matches('[');
-            list.is_empty()
-                || list
-                    .split(',')
-                    .enumerate()
-                    .all(|(at, word)| word.trim().parse() == Ok(at))
+            list.is_empty() || list.split(',').enumerate().all(|(at, word)| word.trim().parse() == Ok(at))
         })
     });
     if identity {

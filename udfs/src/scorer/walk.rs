@@ -10,12 +10,7 @@ use super::program::{CATEGORICAL, Node, Program, WALK_TREES};
 
 /// The ranks of one feature's value in a row's ranks: one, or two where splits default to both sides.
 #[inline(always)]
-pub(super) fn numerical_ranks(
-    machine: impl Machine,
-    column: &Numerical,
-    value: f64,
-    ranks: &mut [u32],
-) {
+pub(super) fn numerical_ranks(machine: impl Machine, column: &Numerical, value: f64, ranks: &mut [u32]) {
     let (value, missing) = as_lightgbm_reads(value, column.missing);
     let rank = column.rank(machine, value) as u32;
     let (right, left) = if missing { (u32::MAX, 0) } else { (rank, rank) };
@@ -41,13 +36,7 @@ pub(super) struct SumRow<'a, V> {
 impl<V: Fn(usize) -> f64> Task for SumRow<'_, V> {
     #[inline(always)]
     fn run(self, machine: impl Machine) {
-        let Self {
-            program,
-            conditions,
-            value,
-            ranks,
-            sums,
-        } = self;
+        let Self { program, conditions, value, ranks, sums } = self;
         for column in &conditions.numerical {
             numerical_ranks(machine, column, value(column.feature), ranks);
         }
@@ -71,17 +60,14 @@ pub(super) fn add_leaf_values(
     sum: &mut f64,
 ) {
     if conditions.categorical.is_empty() {
-        add_leaf_values_by(program, trees, sum, |node| {
-            ranks[node.rank as usize] <= node.limit
-        });
+        add_leaf_values_by(program, trees, sum, |node| ranks[node.rank as usize] <= node.limit);
     } else {
         add_leaf_values_by(program, trees, sum, |node| {
             let rank = ranks[(node.rank & !CATEGORICAL) as usize];
             if node.rank & CATEGORICAL == 0 {
                 rank <= node.limit
             } else {
-                conditions.set_words[node.limit as usize + rank as usize / 64] >> (rank % 64) & 1
-                    == 1
+                conditions.set_words[node.limit as usize + rank as usize / 64] >> (rank % 64) & 1 == 1
             }
         });
     }

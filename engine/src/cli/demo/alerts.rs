@@ -85,7 +85,8 @@ impl Reader {
             while let Some(event) = self.source.next_event()? {
                 match event {
                     SourceEvent::Assigned(units) => {
-                        let starts: Vec<_> = units.iter().map(|(assignment, _)| (*assignment, StartAt::Configured)).collect();
+                        let starts: Vec<_> =
+                            units.iter().map(|(assignment, _)| (*assignment, StartAt::Configured)).collect();
                         self.source.start(&starts)?;
                     }
                     SourceEvent::Records(block) => self.take(&block),
@@ -100,7 +101,10 @@ impl Reader {
                     return Ok(self.raised);
                 }
                 if clock::now() > deadline {
-                    return Err(Error::unavailable(format!("{} of {goal} alerts were read back within {LAST_WAIT:?}", self.seen)));
+                    return Err(Error::unavailable(format!(
+                        "{} of {goal} alerts were read back within {LAST_WAIT:?}",
+                        self.seen
+                    )));
                 }
             }
             // Woken by records, or by time to look whether all are there.
@@ -113,10 +117,16 @@ impl Reader {
     fn take(&mut self, block: &RecordBlock) {
         for record in 0..block.len() {
             self.seen += 1;
-            let Some(alert) = block.values.get(record).and_then(|value| serde_json::from_slice::<serde_json::Value>(value).ok()) else {
+            let Some(alert) =
+                block.values.get(record).and_then(|value| serde_json::from_slice::<serde_json::Value>(value).ok())
+            else {
                 continue;
             };
-            let text = |name: &str| alert.get(name).map_or_else(String::new, |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            let text = |name: &str| {
+                alert
+                    .get(name)
+                    .map_or_else(String::new, |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            };
             if self.raised.ids.insert(text("transaction_id")) && self.raised.ids.len() <= PRINTED_MAX {
                 let score = alert.get("fraud_probability").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
                 print(&format!(

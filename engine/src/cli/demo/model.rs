@@ -56,10 +56,12 @@ fn fits(arguments: &DemoArguments, environment: &Environment, manifest: &ModelMa
 fn train(arguments: &DemoArguments, environment: &Environment, path: PathBuf) -> Result<Ready> {
     use crate::source::generator::write_parquet;
     let started = clock::now();
-    let failed = |error: crate::source::generator::GeneratorError| Error::internal(format!("history cannot be made: {error}"));
+    let failed =
+        |error: crate::source::generator::GeneratorError| Error::internal(format!("history cannot be made: {error}"));
     let history = arguments.folder.join("demo-history.parquet");
-    std::fs::create_dir_all(&arguments.folder)
-        .map_err(|error| Error::unavailable(format!("{} cannot be made", arguments.folder.display())).with_source(error))?;
+    std::fs::create_dir_all(&arguments.folder).map_err(|error| {
+        Error::unavailable(format!("{} cannot be made", arguments.folder.display())).with_source(error)
+    })?;
     if let Err(error) = std::fs::remove_file(&history) {
         tracing::debug!(%error, "no earlier history to remove");
     }

@@ -32,7 +32,8 @@ pub(super) fn produce(
     arguments: &DemoArguments,
     engine: &RunHandle,
 ) -> Result<Produced> {
-    let failed = |error: crate::source::generator::GeneratorError| Error::internal(format!("the simulator failed: {error}"));
+    let failed =
+        |error: crate::source::generator::GeneratorError| Error::internal(format!("the simulator failed: {error}"));
     let simulator = Simulator::new(world).map_err(failed)?;
     let mut writer = KafkaWriter::open(&plain_connection(brokers), topic, Duration::ZERO, TIMEOUT)?;
     let mut feed = simulator.feed(arguments.live_from_ms());

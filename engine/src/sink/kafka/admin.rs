@@ -66,9 +66,11 @@ impl KafkaAdmin {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Position::Offset(before.get())).map_err(failed)?;
         let results = wait(self.client.delete_records(&list, &self.options))?;
-        results.elements().iter().try_for_each(|element| element.error()).map_err(|error| {
-            refused(&what, error.rdkafka_error_code().unwrap_or(Code::Unknown))
-        })
+        results
+            .elements()
+            .iter()
+            .try_for_each(|element| element.error())
+            .map_err(|error| refused(&what, error.rdkafka_error_code().unwrap_or(Code::Unknown)))
     }
 
     /// Number of partitions of a topic; `None` when there is no such topic.

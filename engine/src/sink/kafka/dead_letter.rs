@@ -1,7 +1,9 @@
 //! Dead letters as Kafka records: key, value and headers as they came in, and the engine's own headers after them, which say
 //! from where and why. A value that was withheld (too large) is absent; its hash and length stand in headers.
 
-use arrow::array::{Array, ArrowPrimitiveType, AsArray, BinaryArray, ListArray, PrimitiveArray, RecordBatch, StringArray, StructArray};
+use arrow::array::{
+    Array, ArrowPrimitiveType, AsArray, BinaryArray, ListArray, PrimitiveArray, RecordBatch, StringArray, StructArray,
+};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMillisecondType};
 use rdkafka::message::{Header, OwnedHeaders};
 

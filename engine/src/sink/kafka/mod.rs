@@ -128,7 +128,8 @@ fn write_rows(
     let mut number = String::new();
     for row in 0..rows.len() {
         let assignment = Assignment(hidden.unit.value(row));
-        let unit = units.get(assignment).ok_or_else(|| Error::internal("a row of a partition that is not ours any more"))?;
+        let unit =
+            units.get(assignment).ok_or_else(|| Error::internal("a row of a partition that is not ours any more"))?;
         let mut headers = OwnedHeaders::new_with_capacity(4)
             .insert(Header { key: "tidemill-source-topic", value: Some(unit.topic.as_bytes()) });
         let numbers = [

@@ -161,7 +161,8 @@ impl Producer {
             let code = match self.client.client().fetch_metadata(Some(&self.topic), QUESTION.min(timeout)) {
                 Ok(metadata) => {
                     let found = metadata.topics().iter().find(|found| found.name() == self.topic);
-                    let error = found.and_then(|found| found.error()).map(Code::from).filter(|code| *code != Code::NoError);
+                    let error =
+                        found.and_then(|found| found.error()).map(Code::from).filter(|code| *code != Code::NoError);
                     if error.is_none() && found.is_some_and(|found| !found.partitions().is_empty()) {
                         return Ok(());
                     }
@@ -221,7 +222,10 @@ impl Producer {
                 }
                 Err((error, refused)) => {
                     let bytes = refused.payload.map_or(0, <[u8]>::len);
-                    return Err(self.client.context().refused(error.rdkafka_error_code().unwrap_or(Code::Unknown), bytes));
+                    return Err(self
+                        .client
+                        .context()
+                        .refused(error.rdkafka_error_code().unwrap_or(Code::Unknown), bytes));
                 }
             }
         }

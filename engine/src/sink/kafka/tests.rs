@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListBuilder, StringArray, StringBuilder, StructBuilder,
-    TimestampMillisecondArray,
+    ArrayRef, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListBuilder, StringArray, StringBuilder,
+    StructBuilder, TimestampMillisecondArray,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use rdkafka::Message as _;

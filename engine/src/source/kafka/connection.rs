@@ -88,11 +88,12 @@ pub(crate) fn config_error(error: KafkaError) -> Error {
     match error {
         // The description may quote the value, so it is left out wherever a value may be a secret.
         KafkaError::ClientConfig(_, description, option, _) => {
-            let is_secret = ["password", "secret", "key", "pem", "jaas", "token", "sasl"]
-                .iter()
-                .any(|word| option.contains(word));
+            let is_secret =
+                ["password", "secret", "key", "pem", "jaas", "token", "sasl"].iter().any(|word| option.contains(word));
             let why = if is_secret { "librdkafka refuses its value" } else { description.trim_end_matches('.') };
-            Error::invalid(format!("kafka option `{option}`: {why}; see librdkafka's CONFIGURATION.md for names and values"))
+            Error::invalid(format!(
+                "kafka option `{option}`: {why}; see librdkafka's CONFIGURATION.md for names and values"
+            ))
         }
         KafkaError::ClientCreation(description) => {
             Error::invalid(format!("the kafka settings do not fit together: {}", description.trim_end_matches('.')))
@@ -146,7 +147,9 @@ pub(crate) fn client_error(code: RDKafkaErrorCode, what: &str, reason: &str) -> 
              settings, and the rights of this user"
         )),
         Verdict::Fenced => Error::fenced(format!("{what}: another client has taken our place ({code}: {reason})")),
-        Verdict::Broken => Error::unavailable(format!("{what}: the kafka client has failed for good ({reason}); start again")),
+        Verdict::Broken => {
+            Error::unavailable(format!("{what}: the kafka client has failed for good ({reason}); start again"))
+        }
     })
 }
 

@@ -46,11 +46,13 @@ impl std::fmt::Debug for EmbeddedKafka {
 impl EmbeddedKafka {
     /// Starts a cluster on free ports of loopback. Groups form after a tenth of a second, not after three.
     pub fn start() -> Result<EmbeddedKafka> {
-        let failed = |error: KafkaError| Error::internal("the embedded kafka cluster does not start").with_source(error);
+        let failed =
+            |error: KafkaError| Error::internal("the embedded kafka cluster does not start").with_source(error);
         let mut config = ClientConfig::new();
         config.set("test.mock.num.brokers", "1").set_log_level(RDKafkaLogLevel::Error);
         let native = config.create_native_config().map_err(failed)?;
-        let client = Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, DefaultClientContext).map_err(failed)?;
+        let client =
+            Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, DefaultClientContext).map_err(failed)?;
         set_group_delay(&client, GROUP_DELAY_MS);
         let bootstrap_servers = match client.mock_cluster() {
             Some(cluster) => cluster.bootstrap_servers(),
@@ -68,7 +70,8 @@ impl EmbeddedKafka {
 
     /// Creates a topic. An existing one is an error.
     pub fn create_topic(&self, topic: &str, num_partitions: u32) -> Result<()> {
-        let failed = |error: KafkaError| Error::invalid(format!("topic `{topic}` cannot be created")).with_source(error);
+        let failed =
+            |error: KafkaError| Error::invalid(format!("topic `{topic}` cannot be created")).with_source(error);
         let number = i32::try_from(num_partitions).unwrap_or(i32::MAX);
         match self.client.mock_cluster() {
             Some(cluster) => cluster.create_topic(topic, number, 1).map_err(failed),

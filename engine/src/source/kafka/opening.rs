@@ -58,7 +58,8 @@ impl Reader {
         self.has_contact = true;
         let all = self.topics.partitions();
         if self.opening.settings.until == Until::Now {
-            let newest: Vec<Entry> = all.iter().map(|(topic, partition)| Entry::new(topic, *partition, NEWEST)).collect();
+            let newest: Vec<Entry> =
+                all.iter().map(|(topic, partition)| Entry::new(topic, *partition, NEWEST)).collect();
             let ends = self.patiently(|reader| reader.consumer.list_offsets(&newest, QUESTION))?;
             for (place, end) in all.iter().zip(self.positions(ends)?) {
                 self.topics.ends.insert(place.clone(), end);
@@ -66,10 +67,12 @@ impl Reader {
         }
         match self.opening.membership {
             Membership::Group => self.consumer.subscribe(&names).map_err(|error| {
-                Error::internal(format!("source `{}`: the kafka client takes no topics", self.opening.source)).with_source(error)
+                Error::internal(format!("source `{}`: the kafka client takes no topics", self.opening.source))
+                    .with_source(error)
             })?,
             Membership::Alone => {
-                let entries: Vec<Entry> = all.iter().map(|(topic, partition)| Entry::new(topic, *partition, 0)).collect();
+                let entries: Vec<Entry> =
+                    all.iter().map(|(topic, partition)| Entry::new(topic, *partition, 0)).collect();
                 self.assigned(&entries);
             }
         }
@@ -186,7 +189,8 @@ impl Reader {
 
     fn ranges(&self, places: &[(Arc<str>, i32)]) -> Result<Vec<OffsetRange>> {
         let ask = |which| {
-            let entries: Vec<Entry> = places.iter().map(|(topic, partition)| Entry::new(topic, *partition, which)).collect();
+            let entries: Vec<Entry> =
+                places.iter().map(|(topic, partition)| Entry::new(topic, *partition, which)).collect();
             self.ask(&entries)
         };
         // The oldest first: if it moves in between, the range is too wide and the fetch itself tells.
@@ -222,7 +226,9 @@ impl Reader {
         let places: Vec<(Arc<str>, i32)> = known.iter().map(|(_, _, place)| place.clone()).collect();
         let (ranges, at_times) = (self.ranges(&places)?, self.at_times(&places)?);
         let mut answers = Vec::with_capacity(known.len());
-        for ((assignment, at, (topic, partition)), (range, at_time)) in known.into_iter().zip(ranges.into_iter().zip(at_times)) {
+        for ((assignment, at, (topic, partition)), (range, at_time)) in
+            known.into_iter().zip(ranges.into_iter().zip(at_times))
+        {
             let found = Found { range, at_time, was_there: self.topics.had(&topic, partition) };
             let settings = &self.opening.settings;
             let resolved = resolve(at, &settings.start, &(topic.to_string(), partition), found, settings.on_data_loss);
@@ -260,7 +266,8 @@ impl Reader {
         let wanted = held.place.next();
         let range = self.ranges(&[place])?.pop().unwrap_or_default();
         let place = format!("{}/{topic}/{partition}", self.opening.source);
-        let resolved = check(wanted, range, self.opening.settings.on_data_loss).map_err(|gone| gone.into_error(place))?;
+        let resolved =
+            check(wanted, range, self.opening.settings.on_data_loss).map_err(|gone| gone.into_error(place))?;
         let position = self.go_on(assignment, resolved);
         if let Some(held) = self.partitions.find(topic, partition) {
             held.advance(position.get());

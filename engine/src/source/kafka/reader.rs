@@ -9,12 +9,12 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::Opening;
 use super::connection::{Verdict, client_error, now, verdict};
 use super::group::Revocation;
 use super::native::{Consumer, Messages};
 use super::pace::Pace;
 use super::partitions::{Partitions, Stage, Started};
-use super::Opening;
 use crate::error::{Error, Result};
 use crate::source::{SourceEvent, StartAt};
 use crate::types::{Assignment, BytesColumn, Offset, RecordBlock};
@@ -209,7 +209,10 @@ impl Reader {
                         self.outbox.push_front(event);
                     }
                     if !self.is_stalled && began.elapsed() >= STALL {
-                        tracing::debug!(source = &*self.opening.source, "nobody takes records; fetching stops until there is room");
+                        tracing::debug!(
+                            source = &*self.opening.source,
+                            "nobody takes records; fetching stops until there is room"
+                        );
                         self.stop_fetching();
                     }
                     if self.is_stalled {
@@ -390,7 +393,10 @@ impl Reader {
                 ))))
             }
             Code::PollExceeded => {
-                tracing::warn!(source, "the group did not hear of this worker in time and has given its partitions away");
+                tracing::warn!(
+                    source,
+                    "the group did not hear of this worker in time and has given its partitions away"
+                );
                 Ok(())
             }
             code if verdict(code) != Verdict::GoesOn => self.serve_client_error(code, text),

@@ -125,11 +125,7 @@ mod tests {
     }
 
     fn found() -> Found {
-        Found {
-            range: OffsetRange::new(offset(10), offset(20)).unwrap(),
-            at_time: Some(offset(15)),
-            was_there: true,
-        }
+        Found { range: OffsetRange::new(offset(10), offset(20)).unwrap(), at_time: Some(offset(15)), was_there: true }
     }
 
     fn resolved(at: StartAt, configured: &StartPosition, found: Found) -> Result<Resolved, OutOfRange> {

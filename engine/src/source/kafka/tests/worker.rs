@@ -64,11 +64,16 @@ impl Worker {
         Worker::numbered(settings, membership, AssignmentNumbers::default())
     }
 
-    pub(super) fn numbered(settings: settings::KafkaSource, membership: Membership, numbers: AssignmentNumbers) -> Worker {
+    pub(super) fn numbered(
+        settings: settings::KafkaSource,
+        membership: Membership,
+        numbers: AssignmentNumbers,
+    ) -> Worker {
         let (waker, woken) = Waker::new();
         let source = "s".into();
         let source =
-            KafkaSource::open(Opening { source, settings, membership, max_record_bytes: 16 << 20, numbers, waker }).unwrap();
+            KafkaSource::open(Opening { source, settings, membership, max_record_bytes: 16 << 20, numbers, waker })
+                .unwrap();
         Worker {
             source,
             woken,
@@ -126,7 +131,8 @@ impl Worker {
             let stored = self.stored.lock().unwrap().get(&(unit.topic.to_string(), unit.partition)).copied();
             stored.map_or(StartAt::Configured, StartAt::Stored)
         };
-        let starts: Vec<(Assignment, StartAt)> = units.iter().map(|(assignment, unit)| (*assignment, at(unit))).collect();
+        let starts: Vec<(Assignment, StartAt)> =
+            units.iter().map(|(assignment, unit)| (*assignment, at(unit))).collect();
         self.units.extend(units);
         for (assignment, position) in self.source.start(&starts)? {
             let unit = &self.units[&assignment];
@@ -140,7 +146,8 @@ impl Worker {
         for assignment in assignments {
             let unit = self.units.remove(assignment).unwrap();
             let place = (unit.topic.to_string(), unit.partition);
-            let read = self.records.get(&place).and_then(|records| records.last()).map(|last| Offset::after(last.offset));
+            let read =
+                self.records.get(&place).and_then(|records| records.last()).map(|last| Offset::after(last.offset));
             let position = read.unwrap_or_default().max(self.positions[&place]);
             self.stored.lock().unwrap().insert(place, position);
         }
@@ -154,7 +161,12 @@ impl Worker {
     pub(super) fn try_until(&mut self, done: impl Fn(&Worker) -> bool) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
-            assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {:?}, {} records", self.events, self.num_records());
+            assert!(
+                Instant::now() < deadline,
+                "not in {PATIENCE:?}: {:?}, {} records",
+                self.events,
+                self.num_records()
+            );
             if !self.step()? {
                 self.woken.recv_timeout(Duration::from_millis(50)).ok();
             }
