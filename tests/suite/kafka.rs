@@ -466,6 +466,33 @@ fn a_worker_without_partitions_ends_too() {
 }
 
 #[test]
+fn a_bounded_worker_waits_for_partitions_that_another_is_slow_to_give_away() {
+    let topic = topic("slow", 4);
+    write(&topic, numbers(0, 800));
+    let mut bounded = settings(&[&topic]);
+    (bounded.until, bounded.rate_limit) = (Until::Now, Some(200));
+    let numbering = AssignmentNumbers::default();
+    let open = || Worker::numbered(bounded.clone(), Membership::Group, numbering.clone());
+    let mut first = open();
+    first.run_until(|worker| worker.num_records() > 0);
+    first.releases = false;
+    let mut second = open();
+    second.stored = first.stored.clone();
+    // Two partitions are to move; the first has read a part of them, and its checkpoint takes long.
+    run_all(&mut [&mut first, &mut second], |workers| !workers[0].revoked.is_empty());
+    let released_at = Instant::now() + Duration::from_secs(7);
+    run_all(&mut [&mut first, &mut second], |_| Instant::now() >= released_at);
+    assert!(!second.has_ended, "it left while partitions were on their way to it");
+    assert!(!first.has_ended);
+    let revoked = std::mem::take(&mut first.revoked);
+    first.releases = true;
+    first.release(&revoked).unwrap();
+    run_all(&mut [&mut first, &mut second], |workers| workers.iter().all(|worker| worker.has_ended));
+    let all: Vec<String> = first.values().into_iter().chain(second.values()).collect();
+    assert_eq!(sorted(all), sorted(numbers(0, 800)));
+}
+
+#[test]
 fn a_driver_that_takes_nothing_still_gives_partitions_up_and_can_be_closed() {
     let topic = topic("stalled", 2);
     let big = "x".repeat(300_000);

@@ -126,11 +126,14 @@ impl Turns {
         }
         let output = self.graph.run(vec![(source, decoded.batch.clone())])?;
         let hidden = Hidden::of(&decoded.batch)?;
+        // Failed rows come in the order of the input, and rows stand in the order of their records: one walk finds all.
+        let mut next = 0;
         for failed in output.rejected {
             let (unit, offset) = (hidden.unit.value(failed.row), hidden.offset.value(failed.row));
             let is_it = |record: &usize| records.units[*record] == unit && records.offsets[*record] == offset;
-            let record = (0..records.len()).find(is_it);
+            let record = (next..records.len()).find(is_it);
             let record = record.ok_or_else(|| Error::internal("a row failed whose record was not read"))?;
+            next = record;
             let (unit, detail) = (unit_of(&records, record, units)?, Some(failed.failure.to_string()));
             rejected.push((record, RejectedRecord { unit, offset, reason: Reason::SqlError, detail }));
         }

@@ -98,6 +98,30 @@ impl Block {
             Block::Rows(rows) => rows.len(),
         }
     }
+
+    /// Bytes of keys and payloads. Rows have none: their number bounds them.
+    pub(crate) fn num_bytes(&self) -> usize {
+        match self {
+            Block::Records(records) => records.num_bytes(),
+            Block::Rows(_) => 0,
+        }
+    }
+
+    /// In pieces of at most `rows_max`.
+    pub(crate) fn split(self, rows_max: usize) -> Vec<Block> {
+        if self.len() <= rows_max {
+            return vec![self];
+        }
+        let starts = (0..self.len()).step_by(rows_max.max(1));
+        let piece = |start: usize| {
+            let end = (start + rows_max.max(1)).min(self.len());
+            match &self {
+                Block::Records(records) => Block::Records(records.slice(start..end)),
+                Block::Rows(rows) => Block::Rows(rows.slice(start..end)),
+            }
+        };
+        starts.map(piece).collect()
+    }
 }
 
 /// A block in one epoch, on its way.
@@ -282,9 +306,8 @@ impl Driver {
     /// Turns the noted timestamps into latencies, now that the rows are out.
     fn emit_latencies(&mut self) {
         let now = u64::try_from(clock::wall_millis()).unwrap_or(0);
-        for (time, records) in &mut self.latency_runs {
+        for (time, _) in &mut self.latency_runs {
             *time = now.saturating_sub(*time);
-            self.metrics.latency.record_many(*time as f64 / 1e3, usize::try_from(*records).unwrap_or(usize::MAX));
         }
         self.latency.record(self.latency_runs.iter().copied());
     }
@@ -292,15 +315,20 @@ impl Driver {
 
 /// Rows whose SQL failed join the rejected records of their block.
 fn note_failed_rows(lanes: &mut [Lane], inputs: &[(usize, RecordBatch)], failed: &[FailedRow]) -> Result<()> {
+    // Failed rows come in the order of the input, and rows stand in the order of their records: one walk finds all.
+    let (mut input, mut record) = (0, 0);
     for row in failed {
-        let hidden = Hidden::of(&inputs[row.input].1)?;
+        if row.input != input {
+            (input, record) = (row.input, 0);
+        }
+        let hidden = Hidden::of(&inputs[input].1)?;
         let (unit, offset) = (hidden.unit.value(row.row), hidden.offset.value(row.row));
-        let lane = &mut lanes[row.input];
-        let Some(record) =
-            (0..lane.records.len()).find(|i| lane.records.units[*i] == unit && lane.records.offsets[*i] == offset)
-        else {
+        let lane = &mut lanes[input];
+        let is_it = |i: &usize| lane.records.units[*i] == unit && lane.records.offsets[*i] == offset;
+        let Some(found) = (record..lane.records.len()).find(is_it) else {
             return Err(Error::internal("a row failed whose record was not read in this epoch"));
         };
+        record = found;
         lane.rejected.push(Rejected { record, reason: Reason::SqlError, detail: Some(row.failure.to_string()) });
     }
     for lane in lanes {

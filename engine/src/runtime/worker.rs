@@ -13,7 +13,7 @@ use super::units::HeldUnit;
 use crate::error::{Error, Result};
 use crate::observe::metrics::partition_gauges;
 use crate::observe::status::{PartitionStatus, StatusBoard};
-use crate::source::{Source, SourceEvent, StartAt};
+use crate::source::{PartitionProgress, Source, SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, StateUnit};
 
 /// Longest sleep of a worker with nothing to do: how late it may notice that something went wrong without a wake-up.
@@ -22,6 +22,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const PREPARING_WAIT: Duration = Duration::from_millis(1);
 /// How long leaving a group may take: all is published by then, and a group notices by itself.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bytes of keys and payloads that make an epoch due and full, whatever its rows: 64 MiB.
+const EPOCH_BYTES_MAX: usize = 64 << 20;
 /// How often positions are reported and the status document is written.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -43,9 +45,14 @@ pub(crate) struct Trigger {
 }
 
 impl Trigger {
+    /// Whether `pending` (rows, bytes) fill an epoch.
+    fn is_full(self, pending: (usize, usize)) -> bool {
+        pending.0 >= self.max_batch_rows || pending.1 >= EPOCH_BYTES_MAX
+    }
+
     /// Whether to run what is pending now: it is full, it has waited long enough, or nothing more can come.
-    pub(crate) fn is_due(self, num_pending: usize, waited: Duration, is_exhausted: bool) -> bool {
-        num_pending > 0 && (num_pending >= self.max_batch_rows || waited >= self.max_wait || is_exhausted)
+    pub(crate) fn is_due(self, pending: (usize, usize), waited: Duration, is_exhausted: bool) -> bool {
+        pending.0 > 0 && (self.is_full(pending) || waited >= self.max_wait || is_exhausted)
     }
 }
 
@@ -115,8 +122,10 @@ impl Worker {
         }
     }
 
-    fn num_pending(&self) -> usize {
-        self.feeds.iter().flat_map(|feed| &feed.pending).map(Block::len).sum()
+    /// Rows and bytes that wait for an epoch.
+    fn pending(&self) -> (usize, usize) {
+        let blocks = self.feeds.iter().flat_map(|feed| &feed.pending);
+        blocks.fold((0, 0), |(rows, bytes), block| (rows + block.len(), bytes + block.num_bytes()))
     }
 
     /// Takes what the sources have, up to a full epoch. Whether anything was heard. Each turn begins with another source, so
@@ -127,7 +136,7 @@ impl Worker {
         self.first_feed = (self.first_feed + 1) % num_feeds.max(1);
         for turn in 0..num_feeds {
             let index = (self.first_feed + turn) % num_feeds;
-            while self.num_pending() < self.trigger.max_batch_rows {
+            while !self.trigger.is_full(self.pending()) {
                 let Some(event) = self.feeds[index].source.next_event()? else { break };
                 heard = true;
                 self.handle(index, event)?;
@@ -167,16 +176,24 @@ impl Worker {
         }
     }
 
-    /// Keeps a block for the next epoch. Records of one source become one block, so that an epoch decodes them at once.
+    /// Keeps a block for the next epoch, in pieces that fit into one. Records of one source become one block, so that an epoch
+    /// decodes them at once.
     fn queue(&mut self, index: usize, block: Block) {
         if block.len() == 0 {
             return;
         }
         self.pending_since.get_or_insert_with(clock::now);
         let pending = &mut self.feeds[index].pending;
-        match (pending.last_mut(), block) {
-            (Some(Block::Records(before)), Block::Records(more)) => before.append(&more),
-            (_, block) => pending.push(block),
+        for piece in block.split(self.trigger.max_batch_rows) {
+            match (pending.last_mut(), piece) {
+                (Some(Block::Records(before)), Block::Records(more))
+                    if before.len() + more.len() <= self.trigger.max_batch_rows
+                        && before.num_bytes() + more.num_bytes() <= EPOCH_BYTES_MAX =>
+                {
+                    before.append(&more);
+                }
+                (_, piece) => pending.push(piece),
+            }
         }
     }
 
@@ -254,14 +271,14 @@ impl Worker {
     fn run_if_due(&mut self) -> Result<bool> {
         let waited = self.pending_since.map_or(Duration::ZERO, |since| since.elapsed());
         let is_exhausted = self.feeds.iter().all(|feed| feed.has_ended);
-        if !self.trigger.is_due(self.num_pending(), waited, is_exhausted) {
+        if !self.trigger.is_due(self.pending(), waited, is_exhausted) {
             return Ok(false);
         }
         self.run_pending()?;
         Ok(true)
     }
 
-    /// Runs everything pending, as epochs of at most `max_batch_rows` where a block is not larger already.
+    /// Runs everything pending, as epochs of at most `max_batch_rows` and of about [`EPOCH_BYTES_MAX`] bytes.
     fn run_pending(&mut self) -> Result<()> {
         self.pending_since = None;
         let blocks: Vec<(usize, Block)> = self
@@ -270,10 +287,18 @@ impl Worker {
             .enumerate()
             .flat_map(|(index, feed)| feed.pending.drain(..).map(move |block| (index, block)))
             .collect();
-        if blocks.is_empty() {
-            return Ok(());
+        let (mut epoch, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        for (index, block) in blocks {
+            let (more_rows, more_bytes) = (block.len(), block.num_bytes());
+            let has_room = rows + more_rows <= self.trigger.max_batch_rows && bytes + more_bytes <= EPOCH_BYTES_MAX;
+            if !has_room && !epoch.is_empty() {
+                self.driver.run_epoch(std::mem::take(&mut epoch))?;
+                (rows, bytes) = (0, 0);
+            }
+            (rows, bytes) = (rows + more_rows, bytes + more_bytes);
+            epoch.push((index, block));
         }
-        self.driver.run_epoch(blocks)
+        if epoch.is_empty() { Ok(()) } else { self.driver.run_epoch(epoch) }
     }
 
     /// Ends: runs what was read, publishes everything, and gives all units back.
@@ -295,10 +320,10 @@ impl Worker {
             let progress = feed.source.progress();
             let mut positions = Vec::new();
             for (assignment, held) in self.driver.units.iter().filter(|(_, held)| held.source == index) {
-                let end = progress.iter().find(|one| one.assignment == assignment).and_then(|one| one.end);
+                let progress = progress.iter().find(|one| one.assignment == assignment);
                 partitions.push(partition_status(
                     held,
-                    end,
+                    progress,
                     self.driver.sources[index].decoder.watermark(assignment).get(),
                 ));
                 positions.extend(held.published.map(|published| (assignment, published)));
@@ -326,10 +351,14 @@ impl Worker {
 
 fn partition_status(
     held: &HeldUnit,
-    end: Option<Offset>,
+    progress: Option<&PartitionProgress>,
     watermark: Option<crate::types::EventTime>,
 ) -> PartitionStatus {
-    let lag = end.map(|end| (end.get() - held.processed.get()).max(0));
+    let end = progress.and_then(|progress| progress.end);
+    // When all records that came are processed, what lies between the last of them and the source's position are none.
+    let position = progress.filter(|progress| held.processed >= progress.delivered).map(|progress| progress.position);
+    let position = position.unwrap_or(held.processed).max(held.processed);
+    let lag = end.map(|end| (end.get() - position.get()).max(0));
     let (lag_gauge, position_gauge) = partition_gauges(&held.unit);
     if let Some(lag) = lag {
         lag_gauge.set(lag as f64);
@@ -359,16 +388,17 @@ mod tests {
     #[test]
     fn an_epoch_starts_with_the_first_record_when_nothing_is_to_be_waited_for() {
         let trigger = Trigger { max_batch_rows: 100, max_wait: Duration::ZERO };
-        assert!(trigger.is_due(1, Duration::ZERO, false));
-        assert!(!trigger.is_due(0, Duration::from_secs(1), true));
+        assert!(trigger.is_due((1, 0), Duration::ZERO, false));
+        assert!(!trigger.is_due((0, 0), Duration::from_secs(1), true));
     }
 
     #[test]
     fn an_epoch_waits_for_more_rows_but_not_past_its_deadline_its_size_or_the_end() {
         let trigger = Trigger { max_batch_rows: 100, max_wait: Duration::from_millis(5) };
-        assert!(!trigger.is_due(99, Duration::from_millis(4), false));
-        assert!(trigger.is_due(99, Duration::from_millis(5), false));
-        assert!(trigger.is_due(100, Duration::ZERO, false));
-        assert!(trigger.is_due(1, Duration::ZERO, true));
+        assert!(!trigger.is_due((99, 0), Duration::from_millis(4), false));
+        assert!(trigger.is_due((99, 0), Duration::from_millis(5), false));
+        assert!(trigger.is_due((100, 0), Duration::ZERO, false));
+        assert!(trigger.is_due((2, EPOCH_BYTES_MAX), Duration::ZERO, false));
+        assert!(trigger.is_due((1, 0), Duration::ZERO, true));
     }
 }

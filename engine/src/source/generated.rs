@@ -172,6 +172,7 @@ impl Source for GeneratedSource {
         let progress = |position| PartitionProgress {
             assignment: self.assignment,
             position,
+            delivered: position,
             end: self.count.and_then(Offset::new),
         };
         position.map(progress).into_iter().collect()

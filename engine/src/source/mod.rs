@@ -64,6 +64,8 @@ pub struct PartitionProgress {
     pub assignment: Assignment,
     /// Next position that the source will read.
     pub position: Offset,
+    /// After the last record that it gave out. Between it and `position` there is no record.
+    pub delivered: Offset,
     /// First offset not yet written by the broker, as last heard.
     pub end: Option<Offset>,
 }

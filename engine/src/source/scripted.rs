@@ -131,6 +131,7 @@ impl Source for ScriptedSource {
         let progress = |(assignment, position): (&Assignment, &Offset)| PartitionProgress {
             assignment: *assignment,
             position: *position,
+            delivered: *position,
             end: None,
         };
         script.positions.iter().map(progress).collect()

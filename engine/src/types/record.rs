@@ -211,6 +211,16 @@ impl RowBlock {
         self.batch.num_rows() == 0
     }
 
+    /// Some of the rows, in their order, without a copy.
+    #[must_use]
+    pub fn slice(&self, rows: std::ops::Range<usize>) -> RowBlock {
+        RowBlock {
+            assignment: self.assignment,
+            first_offset: self.first_offset + rows.start as i64,
+            batch: self.batch.slice(rows.start, rows.len()),
+        }
+    }
+
     /// The rows as records: positions, but neither key nor payload, headers nor timestamp.
     #[must_use]
     pub fn to_records(&self) -> RecordBlock {

@@ -222,7 +222,8 @@ impl Source for FilesSource {
 
     fn progress(&self) -> Vec<PartitionProgress> {
         let started = self.files.iter().filter_map(|(assignment, file)| {
-            Some(PartitionProgress { assignment: *assignment, position: file.position?, end: file.end })
+            let position = file.position?;
+            Some(PartitionProgress { assignment: *assignment, position, delivered: position, end: file.end })
         });
         started.collect()
     }

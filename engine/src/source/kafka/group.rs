@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Membership;
 use super::connection::now;
 use super::native::{Entry, Rebalance};
+use super::opening::QUESTION;
 use super::partitions::{Held, Stage};
 use super::reader::{Halt, Reader};
 use crate::error::Error;
@@ -13,9 +14,8 @@ use crate::pipeline::settings::Until;
 use crate::source::SourceEvent;
 use crate::types::Assignment;
 
-/// A worker without partitions in a bounded run waits this long for the group to give it some: the members that were there
-/// before hear of a newcomer with their next heartbeat.
-const ALONE: Duration = Duration::from_secs(5);
+/// How often a member that is done asks how far the others are.
+const ASK_GROUP: Duration = Duration::from_millis(250);
 
 /// Partitions that the group wants back.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Reader {
         if self.opening.membership == Membership::Group {
             self.warn_if_refused("assign", self.consumer.assign(&[]));
         }
-        let is_first = self.assigned_at.replace(now()).is_none();
+        let is_first = !std::mem::replace(&mut self.is_assigned, true);
         let stale: Vec<Entry> = entries
             .iter()
             .filter(|entry| self.partitions.find(&entry.topic, entry.partition).is_some())
@@ -126,20 +126,51 @@ impl Reader {
         }
     }
 
-    /// Of a bounded source: says the end when every partition has reached its own.
+    /// Of a bounded source: says the end when every partition has reached its own, here and in the rest of the group. Who
+    /// left earlier could be the last to leave a partition that is just being given away.
     pub(super) fn say_end(&mut self) {
         if self.opening.settings.until == Until::Forever || self.has_said_end || !self.messages.is_empty() {
             return;
         }
-        let Some(assigned_at) = self.assigned_at else { return };
+        if !self.is_assigned {
+            return;
+        }
         self.stop_ended();
         let is_settled = self.revocation.is_none() && self.partitions.iter().all(|held| held.has_ended());
-        let is_patient = !self.partitions.is_empty()
-            || self.opening.membership == Membership::Alone
-            || assigned_at.elapsed() >= ALONE;
-        if is_settled && is_patient {
+        if is_settled && (self.opening.membership == Membership::Alone || self.has_group_ended()) {
             self.has_said_end = true;
             self.outbox.push_back(SourceEvent::End);
+        }
+    }
+
+    /// Whether all partitions that are not ours have ended, by the positions that their members reported.
+    fn has_group_ended(&mut self) -> bool {
+        let mine = |topic: &str, partition: i32| {
+            self.partitions.iter().any(|held| held.place.partition == partition && *held.place.topic == *topic)
+        };
+        let others: Vec<Entry> = self
+            .topics
+            .ends()
+            .filter(|(topic, partition, end)| *end > 0 && !mine(topic, *partition))
+            .map(|(topic, partition, end)| Entry::new(topic, partition, end))
+            .collect();
+        if others.is_empty() {
+            return true;
+        }
+        if self.asked_group_at.is_some_and(|at| at.elapsed() < ASK_GROUP) {
+            return false;
+        }
+        let committed = self.consumer.committed(&others, QUESTION);
+        self.asked_group_at = Some(now());
+        match committed {
+            Ok(committed) => others.iter().all(|end| {
+                let is_it = |found: &&Entry| found.partition == end.partition && found.topic == end.topic;
+                committed.iter().find(is_it).is_some_and(|found| found.error.is_none() && found.offset >= end.offset)
+            }),
+            Err(error) => {
+                tracing::debug!(source = &*self.opening.source, %error, "the group does not say how far it is; asking again");
+                false
+            }
         }
     }
 

@@ -10,8 +10,9 @@
 //!   the caller says [`crate::source::StartAt::Beginning`] for a partition without a stored position whose topic has stored positions, which
 //!   holds over restarts; and a partition that was not there when this source opened starts there anyway.
 //! - *`until: now`.* Ends are taken once, when the source opens, of all partitions, and are those of committed records. A record
-//!   past them is not delivered. Each worker ends with its own partitions; after [`SourceEvent::End`] the group may still
-//!   assign more (another worker left), and `End` then comes again.
+//!   past them is not delivered. A member of a group ends with the group: when its own partitions have ended and the positions
+//!   that others reported ([`Source::report`]) are at the ends of all the rest; until then it stays, and takes over what a
+//!   member leaves behind. After [`SourceEvent::End`] the group may still assign more, and `End` then comes again.
 
 mod connection;
 pub mod embedded;
@@ -153,7 +154,7 @@ impl Source for KafkaSource {
         let entries: Vec<Entry> = self.started.with(|started| {
             let entry = |(assignment, position): &(Assignment, Offset)| {
                 let place = started.get(assignment)?;
-                Some(Entry::new(&place.topic, place.partition, position.get()))
+                Some(Entry::new(&place.topic, place.partition, place.position_after(*position).get()))
             };
             positions.iter().filter_map(entry).collect()
         });
@@ -165,11 +166,13 @@ impl Source for KafkaSource {
     fn progress(&self) -> Vec<PartitionProgress> {
         let started: Vec<_> = self.started.with(|started| started.clone().into_iter().collect());
         let progress = |(assignment, place): (Assignment, Arc<partitions::Place>)| {
+            // Before the position, which may move on meanwhile.
+            let delivered = place.delivered();
             // librdkafka's own position is past control records, of which we never hear.
             let heard = self.consumer.position(&place.topic, place.partition).and_then(Offset::new);
             let position = place.next().max(heard.unwrap_or_default());
             let end = self.consumer.last_heard_end(&place.topic, place.partition).and_then(Offset::new);
-            PartitionProgress { assignment, position, end }
+            PartitionProgress { assignment, position, delivered, end }
         };
         started.into_iter().map(progress).collect()
     }

@@ -18,7 +18,7 @@ use crate::source::{SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, OffsetRange};
 
 /// One question to the cluster.
-const QUESTION: Duration = Duration::from_secs(5);
+pub(super) const QUESTION: Duration = Duration::from_secs(5);
 /// Positions are asked for this long, then the start fails.
 const POSITIONS: Duration = Duration::from_secs(30);
 /// A topic that was made a moment ago may not be known to every broker yet.
@@ -37,6 +37,11 @@ pub(super) struct Topics {
 impl Topics {
     fn had(&self, topic: &str, partition: i32) -> bool {
         self.num_partitions.get(topic).is_some_and(|number| partition < *number)
+    }
+
+    /// Ends of a bounded source, by topic and partition.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (&Arc<str>, i32, i64)> {
+        self.ends.iter().map(|((topic, partition), end)| (topic, *partition, *end))
     }
 
     fn partitions(&self) -> Vec<(Arc<str>, i32)> {

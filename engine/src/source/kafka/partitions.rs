@@ -14,11 +14,24 @@ pub(super) struct Place {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
     next: AtomicI64,
+    /// After the last record that was delivered. `next` may lie further: past control records, or at an end that was heard.
+    delivered: AtomicI64,
 }
 
 impl Place {
     pub(super) fn next(&self) -> Offset {
-        Offset::new(self.next.load(Ordering::Relaxed)).unwrap_or_default()
+        Offset::new(self.next.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    pub(super) fn delivered(&self) -> Offset {
+        Offset::new(self.delivered.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// The position of a driver that is done with everything below `done`: when that is all that was delivered, what
+    /// follows is known to hold no record. Read in this order, `next` cannot be past a record that `delivered` does not know.
+    pub(super) fn position_after(&self, done: Offset) -> Offset {
+        let next = self.next();
+        if done >= self.delivered() { next.max(done) } else { done }
     }
 }
 
@@ -61,12 +74,12 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn next(&self) -> i64 {
-        self.place.next.load(Ordering::Relaxed)
+        self.place.next.load(Ordering::Acquire)
     }
 
     /// Moves the position forward, never back.
     pub(super) fn advance(&self, next: i64) {
-        self.place.next.fetch_max(next, Ordering::Relaxed);
+        self.place.next.fetch_max(next, Ordering::Release);
     }
 
     /// As librdkafka takes it: to be fetched from the position on.
@@ -108,10 +121,6 @@ impl Partitions {
         self.held.iter_mut()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
     pub(super) fn get(&self, assignment: Assignment) -> Option<&Held> {
         self.held.iter().find(|held| held.assignment == assignment)
     }
@@ -122,7 +131,7 @@ impl Partitions {
 
     /// Takes a new assignment in.
     pub(super) fn add(&mut self, assignment: Assignment, topic: Arc<str>, partition: i32) {
-        let place = Arc::new(Place { topic, partition, next: AtomicI64::new(0) });
+        let place = Arc::new(Place { topic, partition, next: AtomicI64::new(0), delivered: AtomicI64::new(0) });
         self.held.push(Held {
             assignment,
             place,
@@ -138,7 +147,8 @@ impl Partitions {
     /// Records of `assignment` may be delivered from `position` on.
     pub(super) fn start(&mut self, assignment: Assignment, position: Offset, end: Option<i64>) {
         if let Some(held) = self.held.iter_mut().find(|held| held.assignment == assignment) {
-            held.place.next.store(position.get(), Ordering::Relaxed);
+            held.place.delivered.store(position.get(), Ordering::Release);
+            held.place.next.store(position.get(), Ordering::Release);
             held.stage = Stage::Started;
             held.end = end;
             self.started.with(|started| started.insert(assignment, held.place.clone()));
@@ -189,7 +199,9 @@ impl Partitions {
             Some(end) if offset >= end => held.advance(end),
             _ => {
                 message.append_to(block, held.assignment.0);
-                held.advance(Offset::after(offset).get());
+                let after = Offset::after(offset).get();
+                held.place.delivered.store(after, Ordering::Release);
+                held.advance(after);
             }
         }
     }

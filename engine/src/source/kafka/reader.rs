@@ -70,9 +70,11 @@ pub(super) struct Reader {
     pub(super) revocation: Option<Revocation>,
     /// Time allowed for a release: after it the group goes on without us.
     pub(super) release_within: Duration,
-    /// When the group last said what is ours.
-    pub(super) assigned_at: Option<Instant>,
+    /// Whether the group has said what is ours, be it nothing.
+    pub(super) is_assigned: bool,
     pub(super) has_said_end: bool,
+    /// When the group was last asked how far its members are.
+    pub(super) asked_group_at: Option<Instant>,
     /// Whether fetching stopped because nobody takes records.
     is_stalled: bool,
 }
@@ -99,8 +101,9 @@ impl Reader {
             pace,
             revocation: None,
             release_within,
-            assigned_at: None,
+            is_assigned: false,
             has_said_end: false,
+            asked_group_at: None,
             is_stalled: false,
             opening,
         }

@@ -412,6 +412,14 @@ impl Consumer {
         (high >= 0).then_some(high)
     }
 
+    /// The group's committed positions of `entries`; negative where there is none.
+    pub(super) fn committed(&self, entries: &[Entry], timeout: Duration) -> KafkaResult<Vec<Entry>> {
+        let list = List::of(entries)?;
+        // SAFETY: client and list are live.
+        checked(unsafe { sys::rd_kafka_committed(self.ptr(), list.0.as_ptr(), millis(timeout)) })?;
+        Ok(list.entries())
+    }
+
     /// Commits positions to the group, without waiting for the answer.
     pub(super) fn commit_soon(&self, entries: &[Entry]) -> KafkaResult<()> {
         let list = List::of(entries)?;

@@ -57,6 +57,7 @@ pub(super) struct Worker {
     pub(super) revoked: Vec<Assignment>,
     pub(super) events: Vec<String>,
     pub(super) has_ended: bool,
+    reported_at: Instant,
 }
 
 impl Worker {
@@ -85,6 +86,7 @@ impl Worker {
             revoked: Vec::new(),
             events: Vec::new(),
             has_ended: false,
+            reported_at: Instant::now(),
         }
     }
 
@@ -94,7 +96,10 @@ impl Worker {
 
     /// One event, if there is one.
     pub(super) fn step(&mut self) -> Result<bool> {
-        let Some(event) = self.source.next_event()? else { return Ok(false) };
+        let Some(event) = self.source.next_event()? else {
+            self.report();
+            return Ok(false);
+        };
         match event {
             SourceEvent::Rows(_) => panic!("Kafka gives records"),
             SourceEvent::Records(block) => {
@@ -143,15 +148,32 @@ impl Worker {
 
     /// Stores the positions and gives partitions back.
     pub(super) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
+        self.report();
         for assignment in assignments {
-            let unit = self.units.remove(assignment).unwrap();
-            let place = (unit.topic.to_string(), unit.partition);
-            let read =
-                self.records.get(&place).and_then(|records| records.last()).map(|last| Offset::after(last.offset));
-            let position = read.unwrap_or_default().max(self.positions[&place]);
+            let (place, position) = self.position(&self.units[assignment]).unwrap();
+            self.units.remove(assignment);
             self.stored.lock().unwrap().insert(place, position);
         }
         self.source.release(assignments)
+    }
+
+    /// `None` before the unit is started.
+    fn position(&self, unit: &StateUnit) -> Option<(Place, Offset)> {
+        let place = (unit.topic.to_string(), unit.partition);
+        let read = self.records.get(&place).and_then(|records| records.last()).map(|last| Offset::after(last.offset));
+        let position = read.unwrap_or_default().max(*self.positions.get(&place)?);
+        Some((place, position))
+    }
+
+    /// Tells the group how far it is, as a driver does from time to time.
+    fn report(&mut self) {
+        if self.reported_at.elapsed() < Duration::from_millis(100) {
+            return;
+        }
+        self.reported_at = Instant::now();
+        let position = |(assignment, unit): (&Assignment, &StateUnit)| Some((*assignment, self.position(unit)?.1));
+        let positions: Vec<(Assignment, Offset)> = self.units.iter().filter_map(position).collect();
+        self.source.report(&positions);
     }
 
     pub(super) fn run_until(&mut self, done: impl Fn(&Worker) -> bool) {
