@@ -12,12 +12,13 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::latency::Latency;
 use super::metrics::{self, LATENCY_BUCKETS_SECONDS, ROWS_BUCKETS, name};
 use super::status::StatusBoard;
 use crate::error::{Error, Result};
 
 /// How often histograms fold their samples; without it they pile up.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Installs the process's recorder. Only once per process; later calls get the first one's handle.
 pub fn install_recorder() -> Result<PrometheusHandle> {
@@ -42,6 +43,18 @@ pub fn install_recorder() -> Result<PrometheusHandle> {
 struct Shared {
     status: StatusBoard,
     metrics: Arc<PrometheusHandle>,
+    latency: Latency,
+}
+
+/// Folds the samples of histograms until `stop`, whether anybody asks for them or not.
+pub async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(UPKEEP_INTERVAL) => metrics.run_upkeep(),
+        }
+    }
 }
 
 /// Serves until `stop`. Returns the address in use (port 0 picks one) and the task's future.
@@ -49,6 +62,7 @@ pub async fn serve(
     listen: SocketAddr,
     status: StatusBoard,
     handle: PrometheusHandle,
+    latency: Latency,
     stop: CancellationToken,
 ) -> Result<(SocketAddr, impl Future<Output = ()> + Send)> {
     let unavailable = |error: std::io::Error| {
@@ -57,28 +71,16 @@ pub async fn serve(
     };
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(unavailable)?;
     let address = listener.local_addr().map_err(unavailable)?;
-    let metrics = Arc::new(handle);
-    let shared = Shared { status, metrics: Arc::clone(&metrics) };
+    let shared = Shared { status, metrics: Arc::new(handle), latency };
     let router = Router::new()
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/status", get(status_page))
         .with_state(shared);
-    let upkeep_stop = stop.clone();
     let server = async move {
-        let upkeep = async {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = upkeep_stop.cancelled() => break,
-                    () = tokio::time::sleep(UPKEEP_INTERVAL) => metrics.run_upkeep(),
-                }
-            }
-        };
         let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-        let (served, ()) = tokio::join!(serving, upkeep);
-        if let Err(error) = served {
+        if let Err(error) = serving.await {
             tracing::warn!(%error, "the HTTP server ended");
         }
     };
@@ -86,7 +88,8 @@ pub async fn serve(
 }
 
 async fn metrics_page(State(shared): State<Shared>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()).into_response()
+    let page = shared.metrics.render() + &shared.latency.exposition();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {

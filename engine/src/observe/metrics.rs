@@ -45,7 +45,7 @@ pub mod name {
     pub const CHECKPOINT_TIME: &str = "tidemill_checkpoint_last_success_timestamp_seconds";
     /// Duration of a checkpoint, from its beginning to the last manifest.
     pub const CHECKPOINT_DURATION: &str = "tidemill_checkpoint_duration_seconds";
-    /// Checkpoints, by result.
+    /// Checkpoints that were published, and failed attempts to publish the manifest of a partition, by result.
     pub const CHECKPOINTS: &str = "tidemill_checkpoints_total";
     /// 1 for the model in use.
     pub const MODEL_INFO: &str = "tidemill_model_info";
@@ -69,16 +69,15 @@ pub fn describe() {
     describe_counter!(name::EPOCHS, Unit::Count, "epochs run");
     describe_histogram!(name::EPOCH_DURATION, Unit::Seconds, "duration of an epoch");
     describe_histogram!(name::EPOCH_ROWS, Unit::Count, "records of an epoch");
-    describe_histogram!(
-        name::LATENCY,
-        Unit::Seconds,
-        "from the broker's timestamp of a record to the emission of its rows"
-    );
     describe_gauge!(name::LAG, Unit::Count, "records between our position and the end of the partition");
     describe_gauge!(name::POSITION, Unit::Count, "next offset to read");
     describe_gauge!(name::CHECKPOINT_TIME, Unit::Seconds, "when the last checkpoint was published, seconds since 1970");
     describe_histogram!(name::CHECKPOINT_DURATION, Unit::Seconds, "duration of a checkpoint");
-    describe_counter!(name::CHECKPOINTS, Unit::Count, "checkpoints, by result");
+    describe_counter!(
+        name::CHECKPOINTS,
+        Unit::Count,
+        "checkpoints that were published, and failed attempts to publish a partition's manifest"
+    );
     describe_gauge!(name::MODEL_INFO, Unit::Count, "1 for the model in use");
     describe_gauge!(name::UNITS, Unit::Count, "state units held by a worker");
     describe_counter!(name::REBALANCES, Unit::Count, "rebalances seen by a worker");
@@ -138,8 +137,6 @@ pub struct WorkerMetrics {
     pub epoch_duration: Histogram,
     /// See [`name::EPOCH_ROWS`].
     pub epoch_rows: Histogram,
-    /// See [`name::LATENCY`].
-    pub latency: Histogram,
     /// See [`name::CHECKPOINT_TIME`].
     pub checkpoint_time: Gauge,
     /// See [`name::CHECKPOINT_DURATION`].
@@ -169,7 +166,6 @@ impl WorkerMetrics {
             epochs: counter!(name::EPOCHS, "worker" => worker.clone()),
             epoch_duration: histogram!(name::EPOCH_DURATION, "worker" => worker.clone()),
             epoch_rows: histogram!(name::EPOCH_ROWS, "worker" => worker.clone()),
-            latency: histogram!(name::LATENCY, "worker" => worker.clone()),
             checkpoint_time: gauge!(name::CHECKPOINT_TIME, "worker" => worker.clone()),
             checkpoint_duration: histogram!(name::CHECKPOINT_DURATION, "worker" => worker.clone()),
             checkpoints_ok: counter!(name::CHECKPOINTS, "worker" => worker.clone(), "result" => "ok"),

@@ -135,15 +135,16 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
         metrics::model_in_use(&model.name, &model.version, &model.sha256);
     }
     let stop = CancellationToken::new();
-    let mut http_task = None;
+    let latency = Latency::default();
+    let mut background = vec![tasks::spawn(io.handle(), http::upkeep(recorder.clone(), stop.child_token()))];
     let mut address = None;
     if let Some(listen) = pipeline.http {
-        let (bound, serving) = io.block_on(http::serve(listen, status.clone(), recorder, stop.child_token()))?;
+        let serving = http::serve(listen, status.clone(), recorder, latency.clone(), stop.child_token());
+        let (bound, serving) = io.block_on(serving)?;
         tracing::info!(address = %bound, "serving /metrics, /healthz, /readyz and /status");
         address = Some(bound);
-        http_task = Some(tasks::spawn(io.handle(), serving));
+        background.push(tasks::spawn(io.handle(), serving));
     }
-    let latency = Latency::default();
     let mut wakers = Vec::new();
     let mut workers = Vec::new();
     for index in 0..pipeline.run.workers {
@@ -162,7 +163,7 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
         stop: stop.clone(),
         stop_timeout,
         wakers: wakers.clone(),
-        http_task,
+        background,
         io,
         shared: Arc::new(shared),
     };
@@ -176,7 +177,8 @@ struct Supervisor {
     stop: CancellationToken,
     stop_timeout: Duration,
     wakers: Vec<Waker>,
-    http_task: Option<tokio::task::JoinHandle<()>>,
+    /// What runs beside the workers: the HTTP server, the upkeep of metrics.
+    background: Vec<tokio::task::JoinHandle<()>>,
     io: Runtime,
     shared: Arc<Shared>,
 }
@@ -207,9 +209,8 @@ impl Supervisor {
             std::thread::sleep(LOOK_INTERVAL);
         }
         self.stop.cancel();
-        if let Some(task) = self.http_task.take() {
-            drop(self.io.block_on(async { tokio::time::timeout(Duration::from_secs(1), task).await }));
-        }
+        let ended = futures::future::join_all(self.background.drain(..));
+        drop(self.io.block_on(async { tokio::time::timeout(Duration::from_secs(1), ended).await }));
         drop(self.shared);
         self.io.shutdown_timeout(Duration::from_secs(5));
         verdict
