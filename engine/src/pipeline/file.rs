@@ -34,7 +34,8 @@ pub(super) struct PipelineFile {
     pub(super) sinks: Named<SinkFile>,
     /// Where rejected records go, unchanged, with the reason. Without it a rejected record stops the pipeline.
     pub(super) dead_letter: Option<DeadLetterFile>,
-    /// Where progress is kept. Without it every run starts where `start` of the sources says.
+    /// Where progress is kept. Without it every run starts where `start` of the sources says, and one worker reads all
+    /// partitions, in no group.
     pub(super) checkpoint: Option<CheckpointFile>,
     /// What is promised of each row that goes out.
     #[serde(default)]

@@ -133,11 +133,12 @@ pub(crate) fn worker(
     status: &StatusBoard,
     latency: &Latency,
 ) -> Result<Worker> {
+    let membership = membership(pipeline)?;
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
     for (number, source) in pipeline.sources.iter().enumerate() {
         let seat = Seat {
-            membership: Membership::Group,
+            membership,
             numbers: &shared.numbers,
             io: &shared.io,
             env: &shared.env,
@@ -196,6 +197,21 @@ pub(crate) fn worker(
         pending_since: None,
         first_feed: 0,
     })
+}
+
+/// Members of a group hand partitions over by the positions in the checkpoint. Without one whoever takes a partition over would
+/// begin where `start` says, so the process reads alone.
+fn membership(pipeline: &Pipeline) -> Result<Membership> {
+    let has_topics = pipeline.sources.iter().any(|source| matches!(source.connector, SourceConnector::Kafka(_)));
+    match &pipeline.checkpoint {
+        Some(_) => Ok(Membership::Group),
+        None if has_topics && pipeline.run.workers > 1 => Err(Error::invalid(format!(
+            "expected one worker, found {}: workers that share a topic hand its partitions over by a checkpoint; add \
+             `checkpoint: {{ path: ... }}`, or run one worker",
+            pipeline.run.workers
+        ))),
+        None => Ok(Membership::Alone),
+    }
 }
 
 /// Whose source it is.

@@ -23,7 +23,7 @@ use crate::types::{Assignment, Epoch, Offset, StateUnit, Watermark};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// After so much waiting the worker gives up; the next start goes on from the last manifest.
+/// After this long, attempts and pauses together, the worker gives up; the next start goes on from the last manifest.
 const RETRY_LIMIT: Duration = Duration::from_secs(300);
 
 /// A claimed unit and where it goes on.
@@ -67,7 +67,7 @@ enum State {
 #[derive(Debug)]
 struct Publication {
     assignment: Assignment,
-    offset: Offset,
+    progress: Progress,
     writer: UnitWriter,
     result: Result<()>,
 }
@@ -82,6 +82,8 @@ pub(crate) struct Checkpointer {
     models: BTreeMap<String, ModelVersion>,
     sql_fingerprint: String,
     writers: BTreeMap<Assignment, UnitWriter>,
+    /// What this process published last of each unit.
+    latest: BTreeMap<Assignment, Progress>,
     state: State,
     due: Instant,
     metrics: WorkerMetrics,
@@ -106,6 +108,7 @@ impl Checkpointer {
             models,
             sql_fingerprint,
             writers: BTreeMap::new(),
+            latest: BTreeMap::new(),
             state: State::Idle,
             due: clock::now() + interval,
             metrics,
@@ -118,9 +121,9 @@ impl Checkpointer {
         !matches!(self.state, State::Idle)
     }
 
-    /// When the next checkpoint begins; `None` while one is in progress.
+    /// When the next checkpoint begins; `None` while one is in progress, or when there are none.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        matches!(self.state, State::Idle).then_some(self.due)
+        (self.checkpoints.is_some() && matches!(self.state, State::Idle)).then_some(self.due)
     }
 
     /// When the last checkpoint was published (milliseconds since 1970) and how long it took (milliseconds).
@@ -234,8 +237,6 @@ impl Checkpointer {
         let names: Vec<String> = driver.all_sinks().map(|lane| lane.name.clone()).collect();
         let mut jobs = Vec::with_capacity(units.len());
         for unit in units {
-            // Units that were lost meanwhile have no writer any more: nothing of theirs is published.
-            let Some(writer) = self.writers.remove(&unit.assignment) else { continue };
             let sinks =
                 names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
             let progress = Progress {
@@ -246,6 +247,12 @@ impl Checkpointer {
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
             };
+            if self.latest.get(&unit.assignment).is_some_and(|latest| says_the_same(latest, &progress)) {
+                // Its manifest holds as it is: a quiet partition costs no requests.
+                continue;
+            }
+            // Units that were lost meanwhile have no writer any more: nothing of theirs is published.
+            let Some(writer) = self.writers.remove(&unit.assignment) else { continue };
             jobs.push((unit.assignment, writer, progress));
         }
         let (io, metrics) = (self.io.clone(), self.metrics.clone());
@@ -272,7 +279,10 @@ impl Checkpointer {
             let Some(held) = driver.units.get_mut(publication.assignment) else { continue };
             self.writers.insert(publication.assignment, publication.writer);
             match publication.result {
-                Ok(()) => held.published = Some(publication.offset),
+                Ok(()) => {
+                    held.published = Some(publication.progress.offset);
+                    self.latest.insert(publication.assignment, publication.progress);
+                }
                 Err(error) => {
                     self.metrics.checkpoints_failed.increment(1);
                     verdict = Err(error.context(format!("publishing {}", held.unit)));
@@ -291,6 +301,7 @@ impl Checkpointer {
 
     /// Says that no writer of these units lives here any more.
     pub(crate) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
+        self.latest.retain(|assignment, _| !assignments.contains(assignment));
         let writers: Vec<UnitWriter> =
             assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
         for result in self.io.block_on(join_all(writers.into_iter().map(UnitWriter::release))) {
@@ -303,6 +314,7 @@ impl Checkpointer {
     pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
         for assignment in assignments {
             self.writers.remove(assignment);
+            self.latest.remove(assignment);
         }
     }
 }
@@ -349,6 +361,18 @@ fn sink_progress(units: &[PreparedUnit], unit: &UnitSnapshot) -> SinkProgress {
     }
 }
 
+/// Whether a manifest of `next` would say what that of `latest` says, but for the epoch, and name no new file.
+fn says_the_same(latest: &Progress, next: &Progress) -> bool {
+    let is_quiet = next.sinks.values().all(|sink| sink.files.is_empty());
+    let positions = |progress: &Progress| -> Vec<(Offset, Watermark)> {
+        progress.sinks.values().map(|sink| (sink.position, sink.watermark)).collect()
+    };
+    is_quiet
+        && (latest.offset, latest.watermark) == (next.offset, next.watermark)
+        && positions(latest) == positions(next)
+        && (&latest.models, &latest.sql_fingerprint) == (&next.models, &next.sql_fingerprint)
+}
+
 /// Publishes and finishes one unit's checkpoint. While the store is unavailable it tries again, with the same bytes: epochs
 /// go on meanwhile, only the checkpoint is late.
 async fn publish(
@@ -375,30 +399,29 @@ async fn publish(
         Ok(())
     }
     .await;
-    Publication { assignment, offset: progress.offset, writer, result }
+    Publication { assignment, progress, writer, result }
 }
 
 /// How often and how long a store that does not answer is waited for.
 struct Patience {
     pause: Duration,
-    waited: Duration,
+    began: Instant,
     metrics: WorkerMetrics,
 }
 
 impl Patience {
     fn new(metrics: WorkerMetrics) -> Patience {
-        Patience { pause: RETRY_PAUSE_MIN, waited: Duration::ZERO, metrics }
+        Patience { pause: RETRY_PAUSE_MIN, began: clock::now(), metrics }
     }
 
     /// Waits before the next attempt, or gives the error back when another attempt cannot help or time is up.
     async fn wait(&mut self, writer: &UnitWriter, error: Error) -> Result<()> {
         self.metrics.checkpoints_failed.increment(1);
-        if !error.kind().is_retryable() || self.waited >= RETRY_LIMIT {
+        if !error.kind().is_retryable() || self.began.elapsed() >= RETRY_LIMIT {
             return Err(error);
         }
         tracing::warn!(unit = %writer.unit(), %error, "a checkpoint could not be published; trying again");
         tokio::time::sleep(self.pause).await;
-        self.waited += self.pause;
         self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
         Ok(())
     }

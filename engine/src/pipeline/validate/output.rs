@@ -163,7 +163,20 @@ impl Validator<'_> {
         }
     }
 
+    /// Workers that share a topic hand its partitions over by the positions in the checkpoint.
+    fn one_worker_without_checkpoint(&mut self, pipeline: &Pipeline) {
+        let has_topics = pipeline.sources.iter().any(|source| matches!(source.connector, SourceConnector::Kafka(_)));
+        if has_topics && pipeline.run.workers > 1 && !self.is_written(&["checkpoint"]) {
+            self.refuse(
+                &["run", "workers"],
+                format!("expected 1 without `checkpoint`, found {}", pipeline.run.workers),
+                "workers that share a topic hand its partitions over by a checkpoint: add `checkpoint: { path: ... }`",
+            );
+        }
+    }
+
     pub(super) fn delivery(&mut self, pipeline: &Pipeline) {
+        self.one_worker_without_checkpoint(pipeline);
         match pipeline.delivery {
             Delivery::AtLeastOnce => return,
             Delivery::ExactlyOnce => {}

@@ -30,9 +30,9 @@ use upload::Upload;
 const MEMORY_BYTES_MAX: usize = 64 << 20;
 /// Rows are appended in pieces of at most this, so that the limits of a file are looked at often enough.
 const PIECE_ROWS_MAX: usize = 8192;
-/// Uploads, beside the attempts of the store's own client.
+/// Uploads, beside the attempts of the store's own client: as patient as the manifests that follow them, some five minutes.
 const RETRY: RetryPolicy =
-    RetryPolicy { attempts_max: 6, first_wait: Duration::from_millis(100), wait_max: Duration::from_secs(2) };
+    RetryPolicy { attempts_max: 80, first_wait: Duration::from_millis(100), wait_max: Duration::from_secs(4) };
 /// How long a write waits for room: 30 s.
 const WAIT: Duration = Duration::from_millis(5);
 const WAITS_MAX: usize = 6000;
@@ -114,7 +114,7 @@ impl ParquetSink {
         self
     }
 
-    /// With other attempts for uploads than the default of six over some seconds.
+    /// With other attempts for uploads than the default, which is some five minutes of them.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> ParquetSink {
         self.retry = retry;
