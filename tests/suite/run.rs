@@ -3,8 +3,10 @@
 
 mod bench;
 mod crash;
+mod demo;
 mod live;
 mod observed;
+mod outage;
 mod refused;
 mod replayed;
 mod shared;

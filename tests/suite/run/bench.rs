@@ -42,6 +42,7 @@ pub(crate) struct File {
     pub(crate) has_alerts: bool,
     pub(crate) has_dead_letters: bool,
     pub(crate) archive_rows: usize,
+    pub(crate) max_batch_rows: usize,
     pub(crate) http: &'static str,
     pub(crate) stop_timeout: &'static str,
 }
@@ -92,6 +93,12 @@ impl Bench {
         bench
     }
 
+    /// Sets an environment variable of its processes.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.retain(|(found, _)| *found != name);
+        self.environment.push((name, value.to_owned()));
+    }
+
     /// The settings of a run to the end of what is there.
     pub(crate) fn file(&self) -> File {
         File {
@@ -104,6 +111,7 @@ impl Bench {
             has_alerts: true,
             has_dead_letters: true,
             archive_rows: 400,
+            max_batch_rows: 8192,
             http: "off",
             stop_timeout: "20s",
         }
@@ -157,11 +165,12 @@ impl Bench {
         write!(
             text,
             "checkpoint: {{ path: \"{checkpoint}\", interval: 100ms }}\n\
-             run: {{ workers: {workers}, stop_timeout: {stop_timeout} }}\n\
+             run: {{ workers: {workers}, stop_timeout: {stop_timeout}, max_batch_rows: {max_batch_rows} }}\n\
              http: {{ listen: \"{http}\" }}\n",
             checkpoint = self.checkpoint,
             workers = file.workers,
             stop_timeout = file.stop_timeout,
+            max_batch_rows = file.max_batch_rows,
             http = file.http,
         )
         .unwrap();
@@ -353,6 +362,11 @@ impl Log {
 
     pub(crate) fn num_rejected(&self) -> usize {
         self.records.iter().filter(|record| matches!(record.fate, Fate::Rejected(_))).count()
+    }
+
+    /// How many alerts there are to be.
+    pub(crate) fn num_alerts(&self) -> usize {
+        self.alerts().count()
     }
 
     /// (partition, offset, id) of all records that become rows, sorted.

@@ -1,0 +1,46 @@
+//! The demo as a user starts it, short: on its embedded broker and on a real one.
+
+use std::path::Path;
+
+use crate::harness::{broker, tidemill};
+
+/// Runs the demo over `arguments`; what it printed.
+fn demo(arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipelines/fraud.yaml");
+    let common = ["demo", "--pipeline", pipeline.to_str().unwrap(), "--events", "1500", "--history-days", "20"];
+    let ended = tidemill(folder.path(), &[&common[..], arguments].concat());
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.log);
+    ended.stdout
+}
+
+/// The line of the summary that begins with `name`, and the number before each of `words` in it.
+fn numbers<const N: usize>(printed: &str, name: &str, words: [&str; N]) -> [f64; N] {
+    let line = printed.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in\n{printed}"));
+    let tokens: Vec<&str> = line.split([' ', ',', ':']).filter(|token| !token.is_empty()).collect();
+    words.map(|word| {
+        let at = tokens.iter().position(|token| *token == word).unwrap_or_else(|| panic!("no {word} in {line}"));
+        tokens[at - 1].parse().unwrap_or_else(|_| panic!("no number before {word} in {line}"))
+    })
+}
+
+fn sends_reads_scores_and_alerts(printed: &str) {
+    let [sent, read, scored, rejected] = numbers(printed, "events", ["sent", "read", "scored", "rejected"]);
+    assert_eq!((sent, read), (1500.0, 1500.0), "{printed}");
+    assert_eq!(scored + rejected, read, "{printed}");
+    assert!(scored > 1400.0, "{printed}");
+    let [alerts] = numbers(printed, "alerts", ["of"]);
+    assert_eq!(printed.matches("ALERT").count() as f64, alerts, "{printed}");
+    assert!(alerts > 0.0, "{printed}");
+    assert!(printed.contains("precision") && printed.contains("p99"), "{printed}");
+}
+
+#[test]
+fn the_demo_on_its_embedded_broker_sends_reads_scores_and_alerts() {
+    sends_reads_scores_and_alerts(&demo(&[]));
+}
+
+#[test]
+fn the_demo_on_a_real_broker_sends_reads_scores_and_alerts() {
+    sends_reads_scores_and_alerts(&demo(&["--broker", &broker()]));
+}
