@@ -1,9 +1,10 @@
-//! The credible world: users with habits, merchants with prices, and the honest purchases of any user at any time.
+//! The credible world: users with habits, and the honest purchases of any user at any time.
 //! Everything is a pure function of (seed, user, time); nothing here remembers what was made before, so any range of time and any
-//! shard of users can be made alone. Fraud is in `campaigns`.
+//! shard of users can be made alone. Merchants are in `merchants`, fraud is in `campaigns`.
 
+use super::merchants::{Merchants, skewed};
 use super::numbers::{Cells, Normal, Stream, exp, key, mix, nth, poisson, to_unit};
-use super::places::{CATEGORIES, COUNTRIES, HOUR_WEIGHTS, NAME_FIRST, NAME_SECOND, ONLINE_HOMES, WEEKDAY_WEIGHTS};
+use super::places::{CATEGORIES, COUNTRIES, HOUR_WEIGHTS, WEEKDAY_WEIGHTS};
 use super::row::{Channel, Kind, MAX_CENTS, Row};
 use super::settings::{DAY_MS, GeneratorSettings};
 
@@ -11,7 +12,7 @@ pub(super) const HOUR_MS: i64 = 3_600_000;
 
 // Domains of keys: two objects of different domains never share randomness.
 const USER: u64 = 1;
-const MERCHANT: u64 = 2;
+pub(super) const MERCHANT: u64 = 2;
 const PURCHASE: u64 = 3;
 const FAVOURITE: u64 = 4;
 const TRAVEL: u64 = 5;
@@ -35,25 +36,6 @@ pub(super) struct User {
     pub(super) home: u8,
     /// Added to the hour of UTC to find the user's own.
     clock: u8,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Merchant {
-    pub(super) log_price: f32,
-    pub(super) home: u8,
-    pub(super) category: u8,
-    pub(super) is_online: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Merchants {
-    pub(super) all: Vec<Merchant>,
-    pub(super) names: Vec<String>,
-    /// Physical merchants by country, most popular first.
-    pub(super) local: Vec<Vec<u32>>,
-    pub(super) online: Vec<u32>,
-    /// Those that the drift brings.
-    wave: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -90,80 +72,6 @@ fn choose_slot_ms(settings: &GeneratorSettings) -> i64 {
         }
     }
     chosen
-}
-
-fn skewed(bits: u64, len: usize) -> usize {
-    // A third power: the density of rank r falls as r^(-2/3), a Zipf-like popularity without a logarithm.
-    let u = to_unit(bits);
-    (u * u * u * len as f64) as usize
-}
-
-impl Merchants {
-    fn new(seed: u64, settings: &GeneratorSettings, normal: &Normal) -> Self {
-        let seed = domain(seed, MERCHANT);
-        let homes = Cells::new(&COUNTRIES.map(|c| f64::from(c.weight)));
-        let place = Cells::new(&CATEGORIES.map(|c| f64::from(c.weight)));
-        let online_place = Cells::new(&CATEGORIES.map(|c| f64::from(c.online_weight)));
-        let first_of_wave = settings.num_merchants;
-        let wave_share = settings.drift.map_or(0.0, |d| d.new_merchants);
-        let num_wave = (f64::from(first_of_wave) * wave_share) as u32;
-        let mut merchants = Self {
-            all: Vec::new(),
-            names: Vec::new(),
-            local: vec![Vec::new(); COUNTRIES.len()],
-            online: Vec::new(),
-            wave: (first_of_wave..first_of_wave + num_wave).collect(),
-        };
-        for index in 0..first_of_wave + num_wave {
-            let mut stream = Stream::new(nth(seed, u64::from(index)));
-            // The first ones give every country a merchant, and then the world some online ones.
-            let fixed = (index as usize) < COUNTRIES.len();
-            let is_online = !fixed && (stream.chance(0.25) || index < 34);
-            let home = if fixed {
-                index as u8
-            } else if is_online {
-                ONLINE_HOMES[stream.below(4) as usize]
-            } else {
-                homes.at(stream.bits()) as u8
-            };
-            let category = if is_online { online_place.at(stream.bits()) } else { place.at(stream.bits()) };
-            let log_price = CATEGORIES[category].log_price + 0.4 * normal.at(stream.bits());
-            merchants.all.push(Merchant { log_price: log_price as f32, home, category: category as u8, is_online });
-            merchants.names.push(merchant_name(index, category, stream.bits()));
-            if index < first_of_wave {
-                let list = if is_online { &mut merchants.online } else { &mut merchants.local[usize::from(home)] };
-                list.push(index);
-            }
-        }
-        merchants
-    }
-
-    pub(super) fn get(&self, index: u32) -> &Merchant {
-        &self.all[index as usize]
-    }
-
-    /// A physical merchant of a country, by popularity.
-    pub(super) fn local(&self, country: u8, bits: u64) -> u32 {
-        let list = &self.local[usize::from(country)];
-        list[skewed(bits, list.len())]
-    }
-
-    fn online(&self, bits: u64) -> u32 {
-        self.online[skewed(bits, self.online.len())]
-    }
-}
-
-/// Two words by a bijection of the index (so that names differ) and a word of the category; a number once the words run out.
-fn merchant_name(index: u32, category: usize, bits: u64) -> String {
-    let pairs = (NAME_FIRST.len() * NAME_SECOND.len()) as u32;
-    let pair = (index % pairs * 607 % pairs) as usize;
-    let first = NAME_FIRST[pair % NAME_FIRST.len()];
-    let second = NAME_SECOND[pair / NAME_FIRST.len()];
-    let suffix = CATEGORIES[category].suffixes[(bits & 3) as usize];
-    match index / pairs {
-        0 => format!("{first} {second} {suffix}"),
-        round => format!("{first} {second} {suffix} {}", round + 1),
-    }
 }
 
 impl World {
