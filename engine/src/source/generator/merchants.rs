@@ -6,6 +6,9 @@ use super::places::{CATEGORIES, COUNTRIES, NAME_FIRST, NAME_SECOND, ONLINE_HOMES
 use super::settings::GeneratorSettings;
 use super::world::{MERCHANT, domain};
 
+/// A median price of 55 dollars and more.
+const DEAR_LOG_PRICE: f64 = 4.0;
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Merchant {
     pub(super) log_price: f32,
@@ -21,6 +24,10 @@ pub(super) struct Merchants {
     /// Physical merchants by country, most popular first.
     pub(super) local: Vec<Vec<u32>>,
     pub(super) online: Vec<u32>,
+    /// Online merchants of small things: where a micro-payment is nothing unusual.
+    pub(super) online_small: Vec<u32>,
+    /// Online merchants of dear things.
+    pub(super) online_dear: Vec<u32>,
     /// Those that the drift brings.
     pub(super) wave: Vec<u32>,
 }
@@ -29,6 +36,12 @@ pub(super) fn skewed(bits: u64, len: usize) -> usize {
     // A third power: the density of rank r falls as r^(-2/3), a Zipf-like popularity without a logarithm.
     let u = to_unit(bits);
     (u * u * u * len as f64) as usize
+}
+
+/// One of a list by popularity, but less so than `skewed`: whoever looks for a merchant to abuse has no favourites.
+pub(super) fn any_of(list: &[u32], bits: u64) -> u32 {
+    let u = to_unit(bits);
+    list[(u * u * list.len() as f64) as usize]
 }
 
 impl Merchants {
@@ -45,6 +58,8 @@ impl Merchants {
             names: Vec::new(),
             local: vec![Vec::new(); COUNTRIES.len()],
             online: Vec::new(),
+            online_small: Vec::new(),
+            online_dear: Vec::new(),
             wave: (first_of_wave..first_of_wave + num_wave).collect(),
         };
         for index in 0..first_of_wave + num_wave {
@@ -68,7 +83,19 @@ impl Merchants {
                 list.push(index);
             }
         }
+        merchants.list_by_price();
         merchants
+    }
+
+    fn list_by_price(&mut self) {
+        let is = |keep: fn(&Merchant) -> bool| {
+            let kept: Vec<u32> = self.online.iter().copied().filter(|m| keep(self.get(*m))).collect();
+            // The smallest worlds may have none of a kind.
+            if kept.is_empty() { self.online.clone() } else { kept }
+        };
+        let small = is(|m| CATEGORIES[usize::from(m.category)].micro_weight >= 64);
+        let dear = is(|m| f64::from(m.log_price) >= DEAR_LOG_PRICE);
+        (self.online_small, self.online_dear) = (small, dear);
     }
 
     pub(super) fn get(&self, index: u32) -> &Merchant {

@@ -21,7 +21,7 @@ pub(super) const CAMPAIGN: u64 = 7;
 
 const NUM_FAVOURITES: usize = 10;
 const FAVOURITE_SHARE: f64 = 0.66;
-const ONLINE_SHARE: f64 = 0.30;
+const ONLINE_SHARE: f64 = 0.42;
 const WAVE_SHARE: f64 = 0.30;
 /// A purchase that begins a spree is followed by 2 to 5 more.
 const SPREE_CHANCE: f64 = 0.015;
@@ -35,7 +35,7 @@ pub(super) struct User {
     pub(super) log_amount: f32,
     pub(super) home: u8,
     /// Added to the hour of UTC to find the user's own.
-    clock: u8,
+    pub(super) clock: u8,
 }
 
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub(super) struct World {
     normal: Normal,
     /// Twice the day, so that an hour plus a clock needs no modulo.
     hour_weights: [f64; 48],
+    /// The largest of them.
+    busiest: f64,
 }
 
 pub(super) fn domain(seed: u64, domain: u64) -> u64 {
@@ -110,6 +112,7 @@ impl World {
             hours: Cells::new(&HOUR_WEIGHTS),
             favourites: Cells::new(&ranks),
             normal,
+            busiest: hour_weights.iter().copied().fold(0.0, f64::max),
             hour_weights,
             settings,
         }
@@ -176,8 +179,7 @@ impl World {
         let is_online = self.merchants.get(merchant).is_online;
         let choice = stream.bits();
         let (channel, device) = if is_online {
-            let channel = if choice & 0xff < 110 { Channel::App } else { Channel::Online };
-            (channel, self.own_device(user, day, choice >> 8))
+            (online_channel(choice), self.own_device(user, day, choice >> 8))
         } else {
             (Channel::CardPresent, 0)
         };
@@ -189,8 +191,13 @@ impl World {
         } else {
             here
         };
-        let usd = self.price(user, merchant, ms, stream.bits());
-        let cents = self.rounded_by_habit(usd, merchant, choice >> 40);
+        let bits = stream.bits();
+        let category = &CATEGORIES[usize::from(self.merchants.get(merchant).category)];
+        let cents = if (choice >> 48) & 0xff < u64::from(category.micro_weight) {
+            self.micro_cents(merchant, bits)
+        } else {
+            self.rounded_by_habit(self.price(user, merchant, ms, bits), merchant, choice >> 40)
+        };
         self.row(user, ms, kind, Spending { merchant, cents, country, channel, device }, stream)
     }
 
@@ -294,8 +301,19 @@ impl World {
         (usd * country.per_usd * 100.0).round().clamp(1.0, f64::from(MAX_CENTS)) as u32
     }
 
+    /// A payment below two dollars: at the price points of apps and machines, or metered.
+    pub(super) fn micro_cents(&self, merchant: u32, bits: u64) -> u32 {
+        // Below 1.90, so that no price point above it makes two dollars in any currency.
+        let cents = self.cents(0.45 + 1.45 * to_unit(bits), merchant);
+        match bits & 3 {
+            0 => (cents / 50 * 50).max(50),
+            1 | 2 => cents / 10 * 10 + 9,
+            _ => cents,
+        }
+    }
+
     /// Honest people, too, pay round amounts (fuel, vouchers, deposits): large ones often to fifties, others to tens or fives.
-    fn rounded_by_habit(&self, usd: f64, merchant: u32, bits: u64) -> u32 {
+    pub(super) fn rounded_by_habit(&self, usd: f64, merchant: u32, bits: u64) -> u32 {
         let cents = self.cents(usd, merchant);
         let step = match bits & 0xff {
             0..40 if cents >= 7_500 => 5_000,
@@ -306,11 +324,17 @@ impl World {
         ((cents + step / 2) / step * step).min(MAX_CENTS)
     }
 
-    /// A time of a day at which a user would be up and buying.
-    pub(super) fn waking_ms(&self, user: u32, day: i64, stream: &mut Stream) -> i64 {
+    /// A time of a day (of UTC) at which people whose hour is `clock` ahead would be up and buying.
+    pub(super) fn waking_ms(&self, clock: u8, day: i64, stream: &mut Stream) -> i64 {
         let local = self.hours.at(stream.bits());
-        let hour = (local + 24 - usize::from(self.users[user as usize].clock)) % 24;
+        let hour = (local + 24 - usize::from(clock)) % 24;
         day * DAY_MS + hour as i64 * HOUR_MS + stream.below_ms(HOUR_MS)
+    }
+
+    /// Whether people whose hour is `clock` ahead are about at a time: certain at noon, rare at night.
+    pub(super) fn is_waking(&self, clock: u8, ms: i64, stream: &mut Stream) -> bool {
+        let hour = (ms.rem_euclid(DAY_MS) / HOUR_MS) as usize;
+        stream.unit() * self.busiest < self.hour_weights[hour + usize::from(clock)]
     }
 
     /// A user, drawn in proportion to how much each buys (up to four times the mean).
@@ -327,6 +351,11 @@ impl World {
     }
 }
 
+/// How an online purchase is made, by the lowest byte of `bits`.
+pub(super) const fn online_channel(bits: u64) -> Channel {
+    if bits & 0xff < 110 { Channel::App } else { Channel::Online }
+}
+
 /// What is spent where, by which means.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spending {
@@ -337,6 +366,12 @@ pub(super) struct Spending {
     pub(super) device: u64,
 }
 
+/// How far ahead of UTC somebody's day is in a country: larks and owls live up to two hours either way.
+pub(super) fn clock_at(country: u8, bits: u64) -> u8 {
+    let own = (((bits >> 32) * 5) >> 32) as i32 - 2;
+    (i32::from(COUNTRIES[usize::from(country)].utc_offset) + own).rem_euclid(24) as u8
+}
+
 fn make_users(seed: u64, settings: &GeneratorSettings, normal: &Normal, homes: &Cells) -> Vec<User> {
     let seed = domain(seed, USER);
     let sigma = 0.7;
@@ -345,11 +380,9 @@ fn make_users(seed: u64, settings: &GeneratorSettings, normal: &Normal, homes: &
             let mut stream = Stream::new(nth(seed, u64::from(index)));
             let home = homes.at(stream.bits()) as u8;
             let rate = exp(sigma * normal.at(stream.bits()) - sigma * sigma / 2.0);
-            // Larks and owls: up to two hours either way.
-            let own = stream.below(5) as i32 - 2;
-            let clock = (i32::from(COUNTRIES[usize::from(home)].utc_offset) + own).rem_euclid(24);
+            let clock = clock_at(home, stream.bits());
             let log_amount = 0.4 * normal.at(stream.bits());
-            User { per_hour: rate as f32, log_amount: log_amount as f32, home, clock: clock as u8 }
+            User { per_hour: rate as f32, log_amount: log_amount as f32, home, clock }
         })
         .collect()
 }
