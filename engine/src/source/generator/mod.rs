@@ -10,6 +10,7 @@ mod compat;
 mod error;
 mod feed;
 mod json;
+mod merchants;
 mod numbers;
 mod places;
 mod request;

@@ -72,6 +72,8 @@ pub(super) struct Category {
     pub(super) weight: u16,
     /// Share of such merchants online, in hundredths.
     pub(super) online_weight: u16,
+    /// Share of the purchases there that are micro-payments (an app, a ride, half an hour of parking), in 256ths.
+    pub(super) micro_weight: u8,
 }
 
 const fn category(
@@ -80,20 +82,21 @@ const fn category(
     sigma: f64,
     weight: u16,
     online_weight: u16,
+    micro_weight: u8,
 ) -> Category {
-    Category { suffixes, log_price, sigma, weight, online_weight }
+    Category { suffixes, log_price, sigma, weight, online_weight, micro_weight }
 }
 
 pub(super) const CATEGORIES: [Category; 9] = [
-    category(["Market", "Grocers", "Foods", "Pantry"], 3.5, 0.7, 28, 5),
-    category(["Kitchen", "Bistro", "Grill", "Diner"], 3.1, 0.6, 22, 4),
-    category(["Coffee", "Bakery", "Kiosk", "Vending"], 1.2, 0.75, 14, 0),
-    category(["Fuel", "Motors", "Garage", "Parking"], 3.6, 0.7, 10, 3),
-    category(["Apparel", "Tailors", "Shoes", "Outfitters"], 4.1, 0.7, 10, 22),
-    category(["Electronics", "Computers", "Mobile", "Audio"], 5.1, 0.9, 5, 18),
-    category(["Travel", "Hotels", "Airways", "Rentals"], 5.5, 0.9, 6, 14),
-    category(["Pharmacy", "Health", "Clinic", "Optics"], 3.0, 0.8, 5, 6),
-    category(["Games", "Media", "Apps", "Cloud"], 1.5, 1.0, 0, 28),
+    category(["Market", "Grocers", "Foods", "Pantry"], 3.5, 0.7, 28, 5, 0),
+    category(["Kitchen", "Bistro", "Grill", "Diner"], 3.1, 0.6, 22, 4, 0),
+    category(["Coffee", "Bakery", "Kiosk", "Vending"], 1.2, 0.75, 14, 0, 40),
+    category(["Fuel", "Motors", "Garage", "Parking"], 3.6, 0.7, 10, 3, 32),
+    category(["Apparel", "Tailors", "Shoes", "Outfitters"], 4.1, 0.7, 10, 22, 0),
+    category(["Electronics", "Computers", "Mobile", "Audio"], 5.1, 0.9, 5, 18, 0),
+    category(["Travel", "Hotels", "Airways", "Rentals"], 5.5, 0.9, 6, 14, 0),
+    category(["Pharmacy", "Health", "Clinic", "Optics"], 3.0, 0.8, 5, 6, 0),
+    category(["Games", "Media", "Apps", "Cloud"], 1.5, 1.0, 0, 28, 90),
 ];
 
 pub(super) const NAME_FIRST: [&str; 40] = [

@@ -1,9 +1,10 @@
-//! The credible world: users with habits, merchants with prices, and the honest purchases of any user at any time.
+//! The credible world: users with habits, and the honest purchases of any user at any time.
 //! Everything is a pure function of (seed, user, time); nothing here remembers what was made before, so any range of time and any
-//! shard of users can be made alone. Fraud is in `campaigns`.
+//! shard of users can be made alone. Merchants are in `merchants`, fraud is in `campaigns`.
 
+use super::merchants::{Merchants, skewed};
 use super::numbers::{Cells, Normal, Stream, exp, key, mix, nth, poisson, to_unit};
-use super::places::{CATEGORIES, COUNTRIES, HOUR_WEIGHTS, NAME_FIRST, NAME_SECOND, ONLINE_HOMES, WEEKDAY_WEIGHTS};
+use super::places::{CATEGORIES, COUNTRIES, HOUR_WEIGHTS, WEEKDAY_WEIGHTS};
 use super::row::{Channel, Kind, MAX_CENTS, Row};
 use super::settings::{DAY_MS, GeneratorSettings};
 
@@ -11,7 +12,7 @@ pub(super) const HOUR_MS: i64 = 3_600_000;
 
 // Domains of keys: two objects of different domains never share randomness.
 const USER: u64 = 1;
-const MERCHANT: u64 = 2;
+pub(super) const MERCHANT: u64 = 2;
 const PURCHASE: u64 = 3;
 const FAVOURITE: u64 = 4;
 const TRAVEL: u64 = 5;
@@ -20,7 +21,7 @@ pub(super) const CAMPAIGN: u64 = 7;
 
 const NUM_FAVOURITES: usize = 10;
 const FAVOURITE_SHARE: f64 = 0.66;
-const ONLINE_SHARE: f64 = 0.30;
+const ONLINE_SHARE: f64 = 0.42;
 const WAVE_SHARE: f64 = 0.30;
 /// A purchase that begins a spree is followed by 2 to 5 more.
 const SPREE_CHANCE: f64 = 0.015;
@@ -34,26 +35,7 @@ pub(super) struct User {
     pub(super) log_amount: f32,
     pub(super) home: u8,
     /// Added to the hour of UTC to find the user's own.
-    clock: u8,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Merchant {
-    pub(super) log_price: f32,
-    pub(super) home: u8,
-    pub(super) category: u8,
-    pub(super) is_online: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Merchants {
-    pub(super) all: Vec<Merchant>,
-    pub(super) names: Vec<String>,
-    /// Physical merchants by country, most popular first.
-    pub(super) local: Vec<Vec<u32>>,
-    pub(super) online: Vec<u32>,
-    /// Those that the drift brings.
-    wave: Vec<u32>,
+    pub(super) clock: u8,
 }
 
 #[derive(Debug)]
@@ -71,6 +53,8 @@ pub(super) struct World {
     normal: Normal,
     /// Twice the day, so that an hour plus a clock needs no modulo.
     hour_weights: [f64; 48],
+    /// The largest of them.
+    busiest: f64,
 }
 
 pub(super) fn domain(seed: u64, domain: u64) -> u64 {
@@ -90,80 +74,6 @@ fn choose_slot_ms(settings: &GeneratorSettings) -> i64 {
         }
     }
     chosen
-}
-
-fn skewed(bits: u64, len: usize) -> usize {
-    // A third power: the density of rank r falls as r^(-2/3), a Zipf-like popularity without a logarithm.
-    let u = to_unit(bits);
-    (u * u * u * len as f64) as usize
-}
-
-impl Merchants {
-    fn new(seed: u64, settings: &GeneratorSettings, normal: &Normal) -> Self {
-        let seed = domain(seed, MERCHANT);
-        let homes = Cells::new(&COUNTRIES.map(|c| f64::from(c.weight)));
-        let place = Cells::new(&CATEGORIES.map(|c| f64::from(c.weight)));
-        let online_place = Cells::new(&CATEGORIES.map(|c| f64::from(c.online_weight)));
-        let first_of_wave = settings.num_merchants;
-        let wave_share = settings.drift.map_or(0.0, |d| d.new_merchants);
-        let num_wave = (f64::from(first_of_wave) * wave_share) as u32;
-        let mut merchants = Self {
-            all: Vec::new(),
-            names: Vec::new(),
-            local: vec![Vec::new(); COUNTRIES.len()],
-            online: Vec::new(),
-            wave: (first_of_wave..first_of_wave + num_wave).collect(),
-        };
-        for index in 0..first_of_wave + num_wave {
-            let mut stream = Stream::new(nth(seed, u64::from(index)));
-            // The first ones give every country a merchant, and then the world some online ones.
-            let fixed = (index as usize) < COUNTRIES.len();
-            let is_online = !fixed && (stream.chance(0.25) || index < 34);
-            let home = if fixed {
-                index as u8
-            } else if is_online {
-                ONLINE_HOMES[stream.below(4) as usize]
-            } else {
-                homes.at(stream.bits()) as u8
-            };
-            let category = if is_online { online_place.at(stream.bits()) } else { place.at(stream.bits()) };
-            let log_price = CATEGORIES[category].log_price + 0.4 * normal.at(stream.bits());
-            merchants.all.push(Merchant { log_price: log_price as f32, home, category: category as u8, is_online });
-            merchants.names.push(merchant_name(index, category, stream.bits()));
-            if index < first_of_wave {
-                let list = if is_online { &mut merchants.online } else { &mut merchants.local[usize::from(home)] };
-                list.push(index);
-            }
-        }
-        merchants
-    }
-
-    pub(super) fn get(&self, index: u32) -> &Merchant {
-        &self.all[index as usize]
-    }
-
-    /// A physical merchant of a country, by popularity.
-    pub(super) fn local(&self, country: u8, bits: u64) -> u32 {
-        let list = &self.local[usize::from(country)];
-        list[skewed(bits, list.len())]
-    }
-
-    fn online(&self, bits: u64) -> u32 {
-        self.online[skewed(bits, self.online.len())]
-    }
-}
-
-/// Two words by a bijection of the index (so that names differ) and a word of the category; a number once the words run out.
-fn merchant_name(index: u32, category: usize, bits: u64) -> String {
-    let pairs = (NAME_FIRST.len() * NAME_SECOND.len()) as u32;
-    let pair = (index % pairs * 607 % pairs) as usize;
-    let first = NAME_FIRST[pair % NAME_FIRST.len()];
-    let second = NAME_SECOND[pair / NAME_FIRST.len()];
-    let suffix = CATEGORIES[category].suffixes[(bits & 3) as usize];
-    match index / pairs {
-        0 => format!("{first} {second} {suffix}"),
-        round => format!("{first} {second} {suffix} {}", round + 1),
-    }
 }
 
 impl World {
@@ -202,6 +112,7 @@ impl World {
             hours: Cells::new(&HOUR_WEIGHTS),
             favourites: Cells::new(&ranks),
             normal,
+            busiest: hour_weights.iter().copied().fold(0.0, f64::max),
             hour_weights,
             settings,
         }
@@ -268,8 +179,7 @@ impl World {
         let is_online = self.merchants.get(merchant).is_online;
         let choice = stream.bits();
         let (channel, device) = if is_online {
-            let channel = if choice & 0xff < 110 { Channel::App } else { Channel::Online };
-            (channel, self.own_device(user, day, choice >> 8))
+            (online_channel(choice), self.own_device(user, day, choice >> 8))
         } else {
             (Channel::CardPresent, 0)
         };
@@ -281,8 +191,13 @@ impl World {
         } else {
             here
         };
-        let usd = self.price(user, merchant, ms, stream.bits());
-        let cents = self.rounded_by_habit(usd, merchant, choice >> 40);
+        let bits = stream.bits();
+        let category = &CATEGORIES[usize::from(self.merchants.get(merchant).category)];
+        let cents = if (choice >> 48) & 0xff < u64::from(category.micro_weight) {
+            self.micro_cents(merchant, bits)
+        } else {
+            self.rounded_by_habit(self.price(user, merchant, ms, bits), merchant, choice >> 40)
+        };
         self.row(user, ms, kind, Spending { merchant, cents, country, channel, device }, stream)
     }
 
@@ -386,8 +301,19 @@ impl World {
         (usd * country.per_usd * 100.0).round().clamp(1.0, f64::from(MAX_CENTS)) as u32
     }
 
+    /// A payment below two dollars: at the price points of apps and machines, or metered.
+    pub(super) fn micro_cents(&self, merchant: u32, bits: u64) -> u32 {
+        // Below 1.90, so that no price point above it makes two dollars in any currency.
+        let cents = self.cents(0.45 + 1.45 * to_unit(bits), merchant);
+        match bits & 3 {
+            0 => (cents / 50 * 50).max(50),
+            1 | 2 => cents / 10 * 10 + 9,
+            _ => cents,
+        }
+    }
+
     /// Honest people, too, pay round amounts (fuel, vouchers, deposits): large ones often to fifties, others to tens or fives.
-    fn rounded_by_habit(&self, usd: f64, merchant: u32, bits: u64) -> u32 {
+    pub(super) fn rounded_by_habit(&self, usd: f64, merchant: u32, bits: u64) -> u32 {
         let cents = self.cents(usd, merchant);
         let step = match bits & 0xff {
             0..40 if cents >= 7_500 => 5_000,
@@ -398,11 +324,17 @@ impl World {
         ((cents + step / 2) / step * step).min(MAX_CENTS)
     }
 
-    /// A time of a day at which a user would be up and buying.
-    pub(super) fn waking_ms(&self, user: u32, day: i64, stream: &mut Stream) -> i64 {
+    /// A time of a day (of UTC) at which people whose hour is `clock` ahead would be up and buying.
+    pub(super) fn waking_ms(&self, clock: u8, day: i64, stream: &mut Stream) -> i64 {
         let local = self.hours.at(stream.bits());
-        let hour = (local + 24 - usize::from(self.users[user as usize].clock)) % 24;
+        let hour = (local + 24 - usize::from(clock)) % 24;
         day * DAY_MS + hour as i64 * HOUR_MS + stream.below_ms(HOUR_MS)
+    }
+
+    /// Whether people whose hour is `clock` ahead are about at a time: certain at noon, rare at night.
+    pub(super) fn is_waking(&self, clock: u8, ms: i64, stream: &mut Stream) -> bool {
+        let hour = (ms.rem_euclid(DAY_MS) / HOUR_MS) as usize;
+        stream.unit() * self.busiest < self.hour_weights[hour + usize::from(clock)]
     }
 
     /// A user, drawn in proportion to how much each buys (up to four times the mean).
@@ -419,6 +351,11 @@ impl World {
     }
 }
 
+/// How an online purchase is made, by the lowest byte of `bits`.
+pub(super) const fn online_channel(bits: u64) -> Channel {
+    if bits & 0xff < 110 { Channel::App } else { Channel::Online }
+}
+
 /// What is spent where, by which means.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spending {
@@ -429,6 +366,12 @@ pub(super) struct Spending {
     pub(super) device: u64,
 }
 
+/// How far ahead of UTC somebody's day is in a country: larks and owls live up to two hours either way.
+pub(super) fn clock_at(country: u8, bits: u64) -> u8 {
+    let own = (((bits >> 32) * 5) >> 32) as i32 - 2;
+    (i32::from(COUNTRIES[usize::from(country)].utc_offset) + own).rem_euclid(24) as u8
+}
+
 fn make_users(seed: u64, settings: &GeneratorSettings, normal: &Normal, homes: &Cells) -> Vec<User> {
     let seed = domain(seed, USER);
     let sigma = 0.7;
@@ -437,11 +380,9 @@ fn make_users(seed: u64, settings: &GeneratorSettings, normal: &Normal, homes: &
             let mut stream = Stream::new(nth(seed, u64::from(index)));
             let home = homes.at(stream.bits()) as u8;
             let rate = exp(sigma * normal.at(stream.bits()) - sigma * sigma / 2.0);
-            // Larks and owls: up to two hours either way.
-            let own = stream.below(5) as i32 - 2;
-            let clock = (i32::from(COUNTRIES[usize::from(home)].utc_offset) + own).rem_euclid(24);
+            let clock = clock_at(home, stream.bits());
             let log_amount = 0.4 * normal.at(stream.bits());
-            User { per_hour: rate as f32, log_amount: log_amount as f32, home, clock: clock as u8 }
+            User { per_hour: rate as f32, log_amount: log_amount as f32, home, clock }
         })
         .collect()
 }
