@@ -2,6 +2,9 @@
 //!
 //! This crate knows models and Arrow batches. It reads no files, talks to no registry, and holds no state of a stream.
 
+pub mod exact;
+#[cfg(test)]
+mod exact_tests;
 pub mod functions;
 mod near;
 #[cfg(feature = "lightgbm")]

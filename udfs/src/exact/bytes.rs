@@ -1,0 +1,199 @@
+//! The canonical, versioned bytes of exact sums, for checkpoints and partial aggregates. Reading refuses whatever writing would not have written, and never panics.
+//!
+//! Version 1, little endian. A sum: kind and version (1 byte), signs and presence (1 byte), the counts of NaN, +inf and -inf (8 bytes each, only if any is not
+//! zero), the number. Moments: kind and version, signs and presence, the number of values (8 bytes), the counts, the sum, the sum of squares. A number: the length
+//! of its magnitude in bytes (2 bytes), and if that is not zero, the exponent of its last bit (2 bytes, signed) and the magnitude: odd, and its last byte not zero.
+
+use std::fmt;
+
+use super::EXPONENT_MIN;
+use super::moments::SQUARES_WORDS;
+use super::specials::Specials;
+use super::sum::SUM_WORDS;
+use super::wide::{Wide, bit_length};
+
+/// Kind and version of a sum's bytes.
+const SUM_V1: u8 = 0x11;
+
+/// Kind and version of the bytes of moments.
+const MOMENTS_V1: u8 = 0x21;
+
+const SUM_IS_NEGATIVE: u8 = 1;
+const SQUARES_ARE_NEGATIVE: u8 = 2;
+const HAS_SPECIALS: u8 = 4;
+
+/// Bytes that are no exact sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BadBytes {
+    /// They end before the sum does.
+    TooShort,
+    /// They go on after it.
+    TooLong,
+    /// They are of another kind, or of a version that this program does not know.
+    UnknownVersion(u8),
+    /// They are not what writing would have made of any sum.
+    NotCanonical,
+}
+
+impl fmt::Display for BadBytes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort => formatter.write_str("the bytes of an exact sum end too early"),
+            Self::TooLong => formatter.write_str("the bytes of an exact sum go on after its end"),
+            Self::UnknownVersion(found) => write!(
+                formatter,
+                "the bytes of an exact sum begin with {SUM_V1:#04x} (sum) or {MOMENTS_V1:#04x} (moments), found {found:#04x}"
+            ),
+            Self::NotCanonical => formatter.write_str("the bytes of an exact sum are damaged: no sum is written so"),
+        }
+    }
+}
+
+impl std::error::Error for BadBytes {}
+
+/// Writes a sum in units of the smallest double.
+pub(super) fn write_sum(bytes: &mut Vec<u8>, specials: Specials, sum: &Wide<SUM_WORDS>) {
+    let (negative, sum) = sum.magnitude();
+    bytes.push(SUM_V1);
+    bytes.push(flag(negative, SUM_IS_NEGATIVE) | flag(!specials.is_empty(), HAS_SPECIALS));
+    write_specials(bytes, specials);
+    write_magnitude(bytes, &sum, EXPONENT_MIN);
+}
+
+pub(super) fn read_sum(reader: &mut Reader<'_>) -> Result<(Specials, Wide<SUM_WORDS>), BadBytes> {
+    reader.version(SUM_V1)?;
+    let flags = reader.flags(SUM_IS_NEGATIVE | HAS_SPECIALS)?;
+    let specials = reader.specials(flags)?;
+    let sum = reader.number(flags & SUM_IS_NEGATIVE != 0, EXPONENT_MIN)?;
+    Ok((specials, sum))
+}
+
+/// What moments are made of.
+#[derive(Debug)]
+pub(super) struct MomentsParts {
+    pub(super) count: u64,
+    pub(super) specials: Specials,
+    /// In units of the smallest double.
+    pub(super) sum: Wide<SUM_WORDS>,
+    /// In units of its square.
+    pub(super) squares: Wide<SQUARES_WORDS>,
+}
+
+pub(super) fn write_moments(bytes: &mut Vec<u8>, parts: &MomentsParts) {
+    let (sum_negative, sum) = parts.sum.magnitude();
+    let (squares_negative, squares) = parts.squares.magnitude();
+    bytes.push(MOMENTS_V1);
+    bytes.push(
+        flag(sum_negative, SUM_IS_NEGATIVE)
+            | flag(squares_negative, SQUARES_ARE_NEGATIVE)
+            | flag(!parts.specials.is_empty(), HAS_SPECIALS),
+    );
+    bytes.extend(parts.count.to_le_bytes());
+    write_specials(bytes, parts.specials);
+    write_magnitude(bytes, &sum, EXPONENT_MIN);
+    write_magnitude(bytes, &squares, 2 * EXPONENT_MIN);
+}
+
+pub(super) fn read_moments(reader: &mut Reader<'_>) -> Result<MomentsParts, BadBytes> {
+    reader.version(MOMENTS_V1)?;
+    let flags = reader.flags(SUM_IS_NEGATIVE | SQUARES_ARE_NEGATIVE | HAS_SPECIALS)?;
+    let count = u64::from_le_bytes(reader.take()?);
+    let specials = reader.specials(flags)?;
+    let sum = reader.number(flags & SUM_IS_NEGATIVE != 0, EXPONENT_MIN)?;
+    let squares = reader.number(flags & SQUARES_ARE_NEGATIVE != 0, 2 * EXPONENT_MIN)?;
+    Ok(MomentsParts { count, specials, sum, squares })
+}
+
+fn flag(is_set: bool, flag: u8) -> u8 {
+    if is_set { flag } else { 0 }
+}
+
+fn write_specials(bytes: &mut Vec<u8>, specials: Specials) {
+    if !specials.is_empty() {
+        for count in [specials.nan, specials.positive, specials.negative] {
+            bytes.extend(count.to_le_bytes());
+        }
+    }
+}
+
+/// Writes the magnitude without the zero bits at its end and the zero bytes at its head.
+fn write_magnitude<const N: usize>(bytes: &mut Vec<u8>, magnitude: &Wide<N>, unit: i32) {
+    let bits = bit_length(&magnitude.0);
+    if bits == 0 {
+        bytes.extend(0_u16.to_le_bytes());
+        return;
+    }
+    let zeros = magnitude.trailing_zeros();
+    let length = (bits - zeros).div_ceil(8) as usize;
+    bytes.extend((length as u16).to_le_bytes());
+    bytes.extend(((unit + zeros as i32) as i16).to_le_bytes());
+    let stripped = magnitude.shifted_right(zeros);
+    bytes.extend(stripped.0.iter().flat_map(|word| word.to_le_bytes()).take(length));
+}
+
+/// What is left to read.
+#[derive(Debug)]
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn end(&self) -> Result<(), BadBytes> {
+        if self.0.is_empty() { Ok(()) } else { Err(BadBytes::TooLong) }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadBytes> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(BadBytes::TooShort)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn version(&mut self, known: u8) -> Result<(), BadBytes> {
+        let [found] = self.take()?;
+        if found == known { Ok(()) } else { Err(BadBytes::UnknownVersion(found)) }
+    }
+
+    fn flags(&mut self, known: u8) -> Result<u8, BadBytes> {
+        let [flags] = self.take()?;
+        if flags & !known == 0 { Ok(flags) } else { Err(BadBytes::NotCanonical) }
+    }
+
+    fn specials(&mut self, flags: u8) -> Result<Specials, BadBytes> {
+        if flags & HAS_SPECIALS == 0 {
+            return Ok(Specials::default());
+        }
+        let mut count = || self.take().map(u64::from_le_bytes);
+        let specials = Specials { nan: count()?, positive: count()?, negative: count()? };
+        if specials.is_empty() { Err(BadBytes::NotCanonical) } else { Ok(specials) }
+    }
+
+    /// A number in units of two to the power of `unit`.
+    fn number<const N: usize>(&mut self, negative: bool, unit: i32) -> Result<Wide<N>, BadBytes> {
+        let length = usize::from(u16::from_le_bytes(self.take()?));
+        if length == 0 {
+            return if negative { Err(BadBytes::NotCanonical) } else { Ok(Wide::ZERO) };
+        }
+        let exponent = i32::from(i16::from_le_bytes(self.take()?));
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(BadBytes::TooShort)?;
+        self.0 = rest;
+        let shift = exponent - unit;
+        let is_canonical = bytes[0] & 1 == 1 && bytes[length - 1] != 0;
+        if !is_canonical || length > N * 8 || shift < 0 {
+            return Err(BadBytes::NotCanonical);
+        }
+        let mut words = [0; N];
+        for (at, byte) in bytes.iter().enumerate() {
+            words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
+        }
+        // The highest bit is the sign's, before the shift and after it.
+        if bit_length(&words) as usize + shift as usize >= N * 64 {
+            return Err(BadBytes::NotCanonical);
+        }
+        let mut number = Wide::ZERO;
+        number.accumulate(&Wide(words), shift as usize, negative);
+        Ok(number)
+    }
+}
