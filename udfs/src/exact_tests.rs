@@ -227,6 +227,31 @@ proptest! {
         assert_same(sum.mean(count), mean_oracle(&values, count));
     }
 
+    /// Where doubles are closer together on one side, and where the quotient is half-way between two.
+    #[test]
+    fn means_beside_powers_of_two_and_ties_are_rounded_once(
+        count in any::<u64>(),
+        bits in 1_u32..=64,
+        exponent in -1090_i32..960,
+        units in -9_i32..9,
+        half_units in -5_i32..5,
+        tiny in -1_i32..=1,
+    ) {
+        let count = (count >> (64 - bits)).max(1);
+        let (high, low) = ((count >> 32 << 32) as f64, (count & u64::from(u32::MAX)) as f64);
+        let mut values = Vec::new();
+        for (factor, exponent) in [(1, exponent), (units, exponent - 52), (half_units, exponent - 54)] {
+            let factor = f64::from(factor) * 2f64.powi(exponent.max(-1022));
+            values.extend([high * factor, low * factor]);
+        }
+        values.push(f64::from(tiny) * 2f64.powi((exponent - 200).max(-1070)));
+        if values.iter().all(|value| value.is_finite()) {
+            let (sum, _) = of(&values);
+            assert_same(sum.mean(count), mean_oracle(&values, count));
+            assert_same(sum.value(), mean_oracle(&values, 1));
+        }
+    }
+
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60), kind in 0_u8..3) {
         let mut bytes = bytes;

@@ -10,7 +10,7 @@ use super::EXPONENT_MIN;
 use super::moments::SQUARES_WORDS;
 use super::specials::Specials;
 use super::sum::SUM_WORDS;
-use super::wide::{Wide, bit_length};
+use super::wide::{Wide, bit_length, trailing_zeros};
 
 /// Kind and version of a sum's bytes.
 const SUM_V1: u8 = 0x11;
@@ -52,13 +52,13 @@ impl fmt::Display for BadBytes {
 
 impl std::error::Error for BadBytes {}
 
-/// Writes a sum in units of the smallest double.
-pub(super) fn write_sum(bytes: &mut Vec<u8>, specials: Specials, sum: &Wide<SUM_WORDS>) {
-    let (negative, sum) = sum.magnitude();
+/// Writes a sum: its sign, and its magnitude in units of two to the power of `unit`.
+pub(super) fn write_sum(bytes: &mut Vec<u8>, specials: Specials, negative: bool, magnitude: &[u64], unit: i32) {
+    let negative = negative && bit_length(magnitude) > 0;
     bytes.push(SUM_V1);
     bytes.push(flag(negative, SUM_IS_NEGATIVE) | flag(!specials.is_empty(), HAS_SPECIALS));
     write_specials(bytes, specials);
-    write_magnitude(bytes, &sum, EXPONENT_MIN);
+    write_magnitude(bytes, magnitude, unit);
 }
 
 pub(super) fn read_sum(reader: &mut Reader<'_>) -> Result<(Specials, Wide<SUM_WORDS>), BadBytes> {
@@ -91,8 +91,8 @@ pub(super) fn write_moments(bytes: &mut Vec<u8>, parts: &MomentsParts) {
     );
     bytes.extend(parts.count.to_le_bytes());
     write_specials(bytes, parts.specials);
-    write_magnitude(bytes, &sum, EXPONENT_MIN);
-    write_magnitude(bytes, &squares, 2 * EXPONENT_MIN);
+    write_magnitude(bytes, &sum.0, EXPONENT_MIN);
+    write_magnitude(bytes, &squares.0, 2 * EXPONENT_MIN);
 }
 
 pub(super) fn read_moments(reader: &mut Reader<'_>) -> Result<MomentsParts, BadBytes> {
@@ -118,18 +118,25 @@ fn write_specials(bytes: &mut Vec<u8>, specials: Specials) {
 }
 
 /// Writes the magnitude without the zero bits at its end and the zero bytes at its head.
-fn write_magnitude<const N: usize>(bytes: &mut Vec<u8>, magnitude: &Wide<N>, unit: i32) {
-    let bits = bit_length(&magnitude.0);
+fn write_magnitude(bytes: &mut Vec<u8>, magnitude: &[u64], unit: i32) {
+    let bits = bit_length(magnitude);
     if bits == 0 {
         bytes.extend(0_u16.to_le_bytes());
         return;
     }
-    let zeros = magnitude.trailing_zeros();
+    let zeros = trailing_zeros(magnitude);
     let length = (bits - zeros).div_ceil(8) as usize;
     bytes.extend((length as u16).to_le_bytes());
     bytes.extend(((unit + zeros as i32) as i16).to_le_bytes());
-    let stripped = magnitude.shifted_right(zeros);
-    bytes.extend(stripped.0.iter().flat_map(|word| word.to_le_bytes()).take(length));
+    let (end, shift) = (bytes.len() + length, zeros % 64);
+    let words = &magnitude[zeros as usize / 64..];
+    for (at, word) in words.iter().enumerate() {
+        let above = words.get(at + 1).copied().unwrap_or(0);
+        let stripped = word >> shift | above.unbounded_shl(64 - shift);
+        bytes.extend(stripped.to_le_bytes());
+    }
+    // Above the highest bit there are only zeros.
+    bytes.truncate(end);
 }
 
 /// What is left to read.

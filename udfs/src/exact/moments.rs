@@ -4,7 +4,7 @@ use super::bytes::{self, BadBytes, MomentsParts, Reader};
 use super::round;
 use super::specials::Specials;
 use super::sum::SUM_WORDS;
-use super::wide::{self, Wide};
+use super::wide::{self, Wide, bit_length};
 use super::{BITS_BELOW, EXPONENT_MIN, is_special, split};
 
 /// Words of a number that holds 2^64 squares of the greatest double, and the square of the smallest.
@@ -120,7 +120,7 @@ impl ExactMoments {
         }
         if !value.is_finite() {
             self.enlarge().specials.count(Specials::of(value), remove);
-            self.shrink();
+            self.shrink_after(remove);
             return;
         }
         let (magnitude, exponent) = split(value.to_bits());
@@ -149,7 +149,7 @@ impl ExactMoments {
                 large.sum.accumulate(&other.sum, 0, remove);
                 large.squares.accumulate(&other.squares, 0, remove);
                 large.specials.count(other.specials, remove);
-                self.shrink();
+                self.shrink_after(remove);
             }
         }
     }
@@ -265,6 +265,13 @@ impl ExactMoments {
         }
     }
 
+    /// What was added seldom makes sums smaller, so it is not worth a look.
+    fn shrink_after(&mut self, remove: bool) {
+        if remove {
+            self.shrink();
+        }
+    }
+
     /// Comes back from the heap if all fits inline with room to grow.
     fn shrink(&mut self) {
         let Repr::Large(large) = &self.repr else { return };
@@ -273,8 +280,8 @@ impl ExactMoments {
         }
         // Zero has as many zeros as there are bits, so the minimum is the other's.
         let zeros = large.sum.trailing_zeros().min(large.squares.trailing_zeros() / 2);
-        let fits = large.sum.bit_length().saturating_sub(zeros) <= BITS_BACK
-            && large.squares.bit_length().saturating_sub(2 * zeros) <= 2 * BITS_BACK;
+        let fits = large.sum.significant_bits().saturating_sub(zeros) <= BITS_BACK
+            && large.squares.significant_bits().saturating_sub(2 * zeros) <= 2 * BITS_BACK;
         if fits {
             let part = Part {
                 sum: large.sum.shifted_right(zeros).to_i128(),
@@ -309,7 +316,7 @@ impl ExactMoments {
             }
         }
         self.enlarge().accumulate(&part, subtract);
-        self.shrink();
+        self.shrink_after(subtract);
     }
 }
 
@@ -362,9 +369,10 @@ impl Small {
 impl Large {
     fn accumulate(&mut self, part: &Part, subtract: bool) {
         if !part.is_zero() {
-            let shift = (part.exponent - EXPONENT_MIN) as usize;
-            self.sum.accumulate(&Wide::<2>::from_i128(part.sum), shift, subtract);
-            self.squares.accumulate(&part.squares, 2 * shift, subtract);
+            let shift = (part.exponent - EXPONENT_MIN) as u32;
+            self.sum.accumulate_words(&words(part.sum.unsigned_abs()), shift, subtract != (part.sum < 0));
+            let (negative, squares) = part.squares.magnitude();
+            self.squares.accumulate_words(&squares.0, 2 * shift, subtract != negative);
         }
     }
 
@@ -438,7 +446,7 @@ impl Part {
         let end = |bits: u32, exponent: i32| if bits == 0 { -4 * Self::ZERO_EXPONENT } else { exponent + bits as i32 };
         Ends(
             end(128 - self.sum.unsigned_abs().leading_zeros(), self.exponent),
-            end(self.squares.bit_length(), 2 * self.exponent),
+            end(bit_length(&self.squares.magnitude().1.0), 2 * self.exponent),
         )
     }
 

@@ -18,8 +18,47 @@ pub(super) fn quotient(numerator: &[u64], exponent: i32, divisor: u128) -> f64 {
 }
 
 /// The double nearest to `top * 2^exponent / divisor`, where the highest bit of `top` is set and `dropped` says that the numerator was a bit more.
+///
+/// A division of doubles comes within a few units of the last place; the remainder, in integers, tells which double is nearest. That takes a third of the time
+/// of a division of 128 bits.
 #[inline]
 pub(super) fn small_quotient(top: u128, dropped: bool, exponent: i32, divisor: u64) -> f64 {
+    let bits = ((top >> 64) as u64 as f64 / divisor as f64).to_bits();
+    // The quotient is near `digits * 2^(shift + exponent)`. It is at least 1/2, so the shift is positive.
+    let mut digits = bits & ((1 << 52) - 1) | 1 << 52;
+    let shift = (bits >> 52) as i32 - 1075 + 64;
+    let last = shift + exponent;
+    if !(-1022..=971).contains(&last) {
+        return rare_quotient(top, dropped, exponent, divisor);
+    }
+    let unit = i128::from(divisor) << shift;
+    let half = unit >> 1;
+    // Both products are below 2^129 and their difference is a few units, so what overflows cancels out.
+    let product = (u128::from(digits) * u128::from(divisor)) << shift;
+    let mut remainder = top.wrapping_sub(product) as i128;
+    while remainder < -half {
+        (digits, remainder) = (digits - 1, remainder + unit);
+    }
+    while remainder > half {
+        (digits, remainder) = (digits + 1, remainder - unit);
+    }
+    if !(1 << 52..1 << 53).contains(&digits) || (digits == 1 << 52 && remainder < 0) {
+        // Below a power of two the doubles are closer together, and from the next one on they are further apart.
+        return rare_quotient(top, dropped, exponent, divisor);
+    }
+    let odd = digits & 1;
+    // A tie goes to the even neighbour, unless a dropped bit decides it.
+    if remainder == half {
+        digits += u64::from(dropped) | odd;
+    } else if remainder == -half && !dropped {
+        digits -= odd;
+    }
+    digits as f64 * power_of_two(last)
+}
+
+/// The same by a division of 128 bits: for results that are subnormal or overflow, and beside powers of two.
+#[cold]
+fn rare_quotient(top: u128, dropped: bool, exponent: i32, divisor: u64) -> f64 {
     // The quotient has at least 64 bits, so that what remains is below its rounding bit.
     let quotient = top / u128::from(divisor);
     let remains = quotient * u128::from(divisor) != top;
@@ -77,6 +116,17 @@ pub(super) fn scaled(number: u128, more: bool, exponent: i32) -> f64 {
     let rest = number & (half - 1);
     let round_up = number & half != 0 && (more || rest != 0 || kept & 1 == 1);
     (kept + u64::from(round_up)) as f64 * power_of_two(last)
+}
+
+/// The double nearest to `number * 2^exponent`, without a sign.
+#[inline]
+pub(super) fn integer(number: u128, exponent: i32) -> f64 {
+    let zeros = number.leading_zeros();
+    // The conversion rounds 63 bits, the last of which stands for all below it; the product does not round, as nothing here is subnormal.
+    let top = number.unbounded_shl(zeros);
+    let digits = (top >> 65) as i64 | i64::from((top << 63) != 0);
+    let last = exponent - zeros as i32 + 65;
+    if (-1022..=1023).contains(&last) { digits as f64 * power_of_two(last) } else { scaled(number, false, exponent) }
 }
 
 /// Two to a power from -1074 to 1023, exactly.

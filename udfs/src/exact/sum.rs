@@ -126,17 +126,20 @@ impl ExactSum {
         self.apply_sum(other, true);
     }
 
+    #[inline]
     fn apply_sum(&mut self, other: &Self, remove: bool) {
         match &other.0 {
             Repr::Small { low, high, exponent } => {
                 let mantissa = join(*high, *low);
-                if let Repr::Small { low, high, exponent: own } = &mut self.0
-                    && own == exponent
-                {
-                    let sum = join(*high, *low);
-                    if let Some(sum) = if remove { sum.checked_sub(mantissa) } else { sum.checked_add(mantissa) } {
-                        (*high, *low) = cut(sum);
-                        return;
+                if let Repr::Small { low, high, exponent: own } = &mut self.0 {
+                    let shift = (i32::from(*exponent) - i32::from(*own)) as u32;
+                    let part = mantissa.unbounded_shl(shift);
+                    if part.unbounded_shr(shift) == mantissa {
+                        let sum = join(*high, *low);
+                        if let Some(sum) = if remove { sum.checked_sub(part) } else { sum.checked_add(part) } {
+                            (*high, *low) = cut(sum);
+                            return;
+                        }
                     }
                 }
                 self.combine(Part { mantissa, exponent: i32::from(*exponent) }, remove);
@@ -145,7 +148,7 @@ impl ExactSum {
                 let large = self.enlarge();
                 large.sum.accumulate(&other.sum, 0, remove);
                 large.specials.count(other.specials, remove);
-                self.shrink();
+                self.shrink_after(remove);
             }
         }
     }
@@ -154,11 +157,11 @@ impl ExactSum {
     #[inline]
     pub fn value(&self) -> f64 {
         match &self.0 {
-            Repr::Small { low, high, exponent } if *exponent >= -1022 => {
-                // The conversion rounds; the product does not, as the factor is a power of two and no result is subnormal.
-                join(*high, *low) as f64 * round::power_of_two(i32::from(*exponent))
+            Repr::Small { low, high, exponent } => {
+                let mantissa = join(*high, *low);
+                signed(round::integer(mantissa.unsigned_abs(), i32::from(*exponent)), mantissa < 0)
             }
-            _ => self.mean(1),
+            Repr::Large(large) => large.mean(1),
         }
     }
 
@@ -208,7 +211,17 @@ impl ExactSum {
     /// The canonical bytes: equal for equal sums, whatever the way to them. Sums of nothing take 4 bytes, sums of amounts about 16.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(24);
-        bytes::write_sum(&mut bytes, self.specials(), &self.wide());
+        match &self.0 {
+            Repr::Small { low, high, exponent } => {
+                let part = Part::stripped(join(*high, *low), i32::from(*exponent));
+                let magnitude = words(part.mantissa.unsigned_abs());
+                bytes::write_sum(&mut bytes, Specials::default(), part.mantissa < 0, &magnitude, part.exponent);
+            }
+            Repr::Large(large) => {
+                let (negative, magnitude) = large.sum.magnitude();
+                bytes::write_sum(&mut bytes, large.specials, negative, &magnitude.0, EXPONENT_MIN);
+            }
+        }
         bytes
     }
 
@@ -222,23 +235,11 @@ impl ExactSum {
         Ok(large)
     }
 
-    fn specials(&self) -> Specials {
-        match &self.0 {
-            Repr::Small { .. } => Specials::default(),
-            Repr::Large(large) => large.specials,
-        }
-    }
-
-    fn wide(&self) -> Wide<SUM_WORDS> {
-        match &self.0 {
-            Repr::Small { low, high, exponent } => Part::stripped(join(*high, *low), i32::from(*exponent)).wide(),
-            Repr::Large(large) => large.sum,
-        }
-    }
-
     fn enlarge(&mut self) -> &mut Large {
-        if matches!(self.0, Repr::Small { .. }) {
-            self.0 = Repr::Large(Box::new(Large { specials: Specials::default(), sum: self.wide() }));
+        if let Repr::Small { low, high, exponent } = self.0 {
+            let mut sum = Wide::ZERO;
+            Part::stripped(join(high, low), i32::from(exponent)).accumulate(&mut sum, false);
+            self.0 = Repr::Large(Box::new(Large { specials: Specials::default(), sum }));
         }
         match &mut self.0 {
             Repr::Large(large) => large,
@@ -253,7 +254,7 @@ impl ExactSum {
             return;
         }
         let zeros = large.sum.trailing_zeros();
-        let bits = large.sum.bit_length();
+        let bits = large.sum.significant_bits();
         if bits <= zeros || bits - zeros <= BITS_BACK {
             let part =
                 Part { mantissa: large.sum.shifted_right(zeros).to_i128(), exponent: EXPONENT_MIN + zeros as i32 };
@@ -264,7 +265,14 @@ impl ExactSum {
 
     fn count_specials(&mut self, specials: Specials, remove: bool) {
         self.enlarge().specials.count(specials, remove);
-        self.shrink();
+        self.shrink_after(remove);
+    }
+
+    /// What was added seldom makes a sum smaller, so it is not worth a look.
+    fn shrink_after(&mut self, remove: bool) {
+        if remove {
+            self.shrink();
+        }
     }
 
     /// Adds a part, or subtracts it, at whatever exponent fits both.
@@ -287,7 +295,7 @@ impl ExactSum {
         }
         let large = self.enlarge();
         part.accumulate(&mut large.sum, subtract);
-        self.shrink();
+        self.shrink_after(subtract);
     }
 }
 
@@ -331,16 +339,11 @@ impl Part {
         if self.mantissa == 0 { 0 } else { self.mantissa << (self.exponent - exponent) }
     }
 
-    fn wide(self) -> Wide<SUM_WORDS> {
-        let mut wide = Wide::ZERO;
-        self.accumulate(&mut wide, false);
-        wide
-    }
-
     /// Adds the stripped part to a sum in units of the smallest double.
     fn accumulate(self, sum: &mut Wide<SUM_WORDS>, subtract: bool) {
         if self.mantissa != 0 {
-            sum.accumulate(&Wide::<2>::from_i128(self.mantissa), (self.exponent - EXPONENT_MIN) as usize, subtract);
+            let shift = (self.exponent - EXPONENT_MIN) as u32;
+            sum.accumulate_words(&words(self.mantissa.unsigned_abs()), shift, subtract != (self.mantissa < 0));
         }
     }
 }
@@ -359,4 +362,9 @@ fn join(high: i64, low: u64) -> i128 {
 #[inline(always)]
 fn cut(value: i128) -> (i64, u64) {
     ((value >> 64) as i64, value as u64)
+}
+
+#[inline(always)]
+fn words(value: u128) -> [u64; 2] {
+    [value as u64, (value >> 64) as u64]
 }

@@ -57,6 +57,21 @@ impl<const N: usize> Wide<N> {
         }
     }
 
+    /// Adds a number without sign times two to the power of `shift`, or subtracts it, as far as the carry goes.
+    pub(super) fn accumulate_words(&mut self, number: &[u64], shift: u32, subtract: bool) {
+        let (words, bits) = (shift as usize / 64, shift % 64);
+        let (mut below, mut carry) = (0_u64, false);
+        for (at, to) in self.0[words..].iter_mut().enumerate() {
+            let word = number.get(at).copied().unwrap_or(0);
+            let shifted = word << bits | below.unbounded_shr(64 - bits);
+            below = word;
+            if at > number.len() && !carry {
+                return;
+            }
+            (*to, carry) = if subtract { to.borrowing_sub(shifted, carry) } else { to.carrying_add(shifted, carry) };
+        }
+    }
+
     /// The sign and the absolute value. The smallest number of all has none; no sum of doubles reaches it.
     pub(super) fn magnitude(&self) -> (bool, Self) {
         if !self.is_negative() {
@@ -67,17 +82,18 @@ impl<const N: usize> Wide<N> {
         (true, magnitude)
     }
 
-    /// Bits of the absolute value, without leading zeros.
-    pub(super) fn bit_length(&self) -> u32 {
-        bit_length(&self.magnitude().1.0)
+    /// Bits without those that only repeat the sign: as many as the absolute value has, or one less for a negative power of two.
+    pub(super) fn significant_bits(&self) -> u32 {
+        let sign = self.word(N);
+        match self.0.iter().rposition(|word| *word != sign) {
+            Some(at) => at as u32 * 64 + 64 - (self.0[at] ^ sign).leading_zeros(),
+            None => 0,
+        }
     }
 
     /// Zero bits at the end. All of them for zero.
     pub(super) fn trailing_zeros(&self) -> u32 {
-        match self.0.iter().position(|word| *word != 0) {
-            Some(at) => at as u32 * 64 + self.0[at].trailing_zeros(),
-            None => N as u32 * 64,
-        }
+        trailing_zeros(&self.0)
     }
 
     /// The number divided by two to the power of `shift`, rounded down.
@@ -94,6 +110,14 @@ impl<const N: usize> Wide<N> {
         let mut shifted = Self::ZERO;
         shifted.accumulate(self, shift as usize, false);
         shifted
+    }
+}
+
+/// Zero bits at the end of a number. All of them for zero.
+pub(super) fn trailing_zeros(words: &[u64]) -> u32 {
+    match words.iter().position(|word| *word != 0) {
+        Some(at) => at as u32 * 64 + words[at].trailing_zeros(),
+        None => words.len() as u32 * 64,
     }
 }
 
