@@ -278,12 +278,25 @@ proptest! {
         let (sum_at, moments_at) = (at.index(sum.len()), at.index(moments.len()));
         sum[sum_at] ^= 1 << bit;
         moments[moments_at] ^= 1 << bit;
-        if let Ok(read) = ExactSum::from_bytes(&sum) {
+        // A sum that no values make may be read, and must then be as harmless as any.
+        let (whole_sum, whole_moments) = of(&values);
+        if let Ok(mut read) = ExactSum::from_bytes(&sum) {
             prop_assert_eq!(read.to_bytes(), sum.clone());
+            read.merge(&whole_sum);
+            read.unmerge(&whole_sum);
+            read.add(-1.5);
+            read.remove(-1.5);
+            prop_assert_eq!(read.to_bytes(), sum.clone());
+            let _ = (read.value(), read.mean(3));
         }
-        if let Ok(read) = ExactMoments::from_bytes(&moments) {
+        if let Ok(mut read) = ExactMoments::from_bytes(&moments) {
             prop_assert_eq!(read.to_bytes(), moments.clone());
-            let _ = read.var(1);
+            read.merge(&whole_moments);
+            read.unmerge(&whole_moments);
+            read.add(-1.5);
+            read.remove(-1.5);
+            prop_assert_eq!(read.to_bytes(), moments.clone());
+            let _ = (read.var(1), read.sum(), read.mean());
         }
         sum.truncate(sum_at);
         moments.truncate(moments_at);

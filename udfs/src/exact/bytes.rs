@@ -52,13 +52,19 @@ impl fmt::Display for BadBytes {
 
 impl std::error::Error for BadBytes {}
 
-/// Writes a sum: its sign, and its magnitude in units of two to the power of `unit`.
-pub(super) fn write_sum(bytes: &mut Vec<u8>, specials: Specials, negative: bool, magnitude: &[u64], unit: i32) {
-    let negative = negative && bit_length(magnitude) > 0;
+/// A number to write: its sign, and its magnitude in units of two to the power of `unit`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Number<'a> {
+    pub(super) negative: bool,
+    pub(super) magnitude: &'a [u64],
+    pub(super) unit: i32,
+}
+
+pub(super) fn write_sum(bytes: &mut Vec<u8>, specials: Specials, sum: Number<'_>) {
     bytes.push(SUM_V1);
-    bytes.push(flag(negative, SUM_IS_NEGATIVE) | flag(!specials.is_empty(), HAS_SPECIALS));
+    bytes.push(flag(sum.negative, SUM_IS_NEGATIVE) | flag(!specials.is_empty(), HAS_SPECIALS));
     write_specials(bytes, specials);
-    write_magnitude(bytes, magnitude, unit);
+    write_magnitude(bytes, sum);
 }
 
 pub(super) fn read_sum(reader: &mut Reader<'_>) -> Result<(Specials, Wide<SUM_WORDS>), BadBytes> {
@@ -69,7 +75,7 @@ pub(super) fn read_sum(reader: &mut Reader<'_>) -> Result<(Specials, Wide<SUM_WO
     Ok((specials, sum))
 }
 
-/// What moments are made of.
+/// What was read of moments.
 #[derive(Debug)]
 pub(super) struct MomentsParts {
     pub(super) count: u64,
@@ -80,19 +86,17 @@ pub(super) struct MomentsParts {
     pub(super) squares: Wide<SQUARES_WORDS>,
 }
 
-pub(super) fn write_moments(bytes: &mut Vec<u8>, parts: &MomentsParts) {
-    let (sum_negative, sum) = parts.sum.magnitude();
-    let (squares_negative, squares) = parts.squares.magnitude();
+pub(super) fn write_moments(bytes: &mut Vec<u8>, count: u64, specials: Specials, sum: Number<'_>, squares: Number<'_>) {
     bytes.push(MOMENTS_V1);
     bytes.push(
-        flag(sum_negative, SUM_IS_NEGATIVE)
-            | flag(squares_negative, SQUARES_ARE_NEGATIVE)
-            | flag(!parts.specials.is_empty(), HAS_SPECIALS),
+        flag(sum.negative, SUM_IS_NEGATIVE)
+            | flag(squares.negative, SQUARES_ARE_NEGATIVE)
+            | flag(!specials.is_empty(), HAS_SPECIALS),
     );
-    bytes.extend(parts.count.to_le_bytes());
-    write_specials(bytes, parts.specials);
-    write_magnitude(bytes, &sum.0, EXPONENT_MIN);
-    write_magnitude(bytes, &squares.0, 2 * EXPONENT_MIN);
+    bytes.extend(count.to_le_bytes());
+    write_specials(bytes, specials);
+    write_magnitude(bytes, sum);
+    write_magnitude(bytes, squares);
 }
 
 pub(super) fn read_moments(reader: &mut Reader<'_>) -> Result<MomentsParts, BadBytes> {
@@ -118,7 +122,7 @@ fn write_specials(bytes: &mut Vec<u8>, specials: Specials) {
 }
 
 /// Writes the magnitude without the zero bits at its end and the zero bytes at its head.
-fn write_magnitude(bytes: &mut Vec<u8>, magnitude: &[u64], unit: i32) {
+fn write_magnitude(bytes: &mut Vec<u8>, Number { magnitude, unit, .. }: Number<'_>) {
     let bits = bit_length(magnitude);
     if bits == 0 {
         bytes.extend(0_u16.to_le_bytes());

@@ -1,10 +1,13 @@
 //! The exact sum of doubles, the exact sum of their squares and their number: what a mean and a variance need.
 
-use super::bytes::{self, BadBytes, MomentsParts, Reader};
-use super::round;
+mod part;
+
+use self::part::Part;
+use super::bytes::{self, BadBytes, MomentsParts, Number, Reader};
+use super::round::{self, signed};
 use super::specials::Specials;
 use super::sum::SUM_WORDS;
-use super::wide::{self, Wide, bit_length};
+use super::wide::{self, Wide};
 use super::{BITS_BELOW, EXPONENT_MIN, is_special, split};
 
 /// Words of a number that holds 2^64 squares of the greatest double, and the square of the smallest.
@@ -54,14 +57,6 @@ struct Large {
     sum: Wide<SUM_WORDS>,
     /// In units of its square.
     squares: Wide<SQUARES_WORDS>,
-}
-
-/// A sum and a sum of squares, in units of `2^exponent` and its square.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    sum: i128,
-    squares: Wide<4>,
-    exponent: i32,
 }
 
 impl Default for ExactMoments {
@@ -143,7 +138,15 @@ impl ExactMoments {
 
     fn apply_moments(&mut self, other: &Self, remove: bool) {
         match &other.repr {
-            Repr::Small { exponent, small } => self.combine(small.part(*exponent), remove),
+            Repr::Small { exponent, small } => {
+                if let Repr::Small { exponent: own, small: to } = &mut self.repr {
+                    let shift = (i32::from(*exponent) - i32::from(*own)) as u32;
+                    if shift <= SHIFT_MAX && to.apply_small(small, shift, remove) {
+                        return;
+                    }
+                }
+                self.combine(small.part(*exponent), remove);
+            }
             Repr::Large(other) => {
                 let large = self.enlarge();
                 large.sum.accumulate(&other.sum, 0, remove);
@@ -162,7 +165,13 @@ impl ExactMoments {
 
     /// The sum, rounded to the nearest double.
     pub fn sum(&self) -> f64 {
-        self.divided_sum(1)
+        match &self.repr {
+            Repr::Small { exponent, small } => {
+                let sum = join(small.sum);
+                signed(round::integer(sum.unsigned_abs(), i32::from(*exponent)), sum < 0)
+            }
+            Repr::Large(_) => self.divided_sum(1),
+        }
     }
 
     /// The mean, rounded once. NaN of no values.
@@ -206,9 +215,22 @@ impl ExactMoments {
     /// The canonical bytes: equal for equal moments, whatever the way to them. About 50 bytes for amounts.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
-        let large = self.large();
-        let Large { specials, sum, squares } = large;
-        bytes::write_moments(&mut bytes, &MomentsParts { count: self.count, specials, sum, squares });
+        let mut write = |specials, sum: (bool, &[u64]), squares: (bool, &[u64]), unit| {
+            let sum = Number { negative: sum.0, magnitude: sum.1, unit };
+            let squares = Number { negative: squares.0, magnitude: squares.1, unit: 2 * unit };
+            bytes::write_moments(&mut bytes, self.count, specials, sum, squares);
+        };
+        match &self.repr {
+            Repr::Small { exponent, small } => {
+                let Part { sum, squares, exponent } = small.part(*exponent);
+                let (negative, squares) = squares.magnitude();
+                write(Specials::default(), (sum < 0, &words(sum.unsigned_abs())), (negative, &squares.0), exponent);
+            }
+            Repr::Large(large) => {
+                let (sum, squares) = (large.sum.magnitude(), large.squares.magnitude());
+                write(large.specials, (sum.0, &sum.1.0), (squares.0, &squares.1.0), EXPONENT_MIN);
+            }
+        }
         bytes
     }
 
@@ -223,41 +245,24 @@ impl ExactMoments {
     }
 
     fn divided_sum(&self, count: u64) -> f64 {
-        if count == 0 {
-            return f64::NAN;
-        }
-        let (negative, magnitude) = match &self.repr {
-            Repr::Small { exponent, small } => {
-                let sum = join(small.sum);
-                let magnitude = sum.unsigned_abs();
-                let words = [magnitude as u64, (magnitude >> 64) as u64];
-                (sum < 0, round::quotient(&words, i32::from(*exponent), u128::from(count)))
-            }
-            Repr::Large(large) => {
-                if let Some(value) = large.specials.value() {
-                    return value;
-                }
-                let (negative, magnitude) = large.sum.magnitude();
-                (negative, round::quotient(&magnitude.0, EXPONENT_MIN, u128::from(count)))
-            }
-        };
-        if negative && magnitude != 0.0 { -magnitude } else { magnitude }
-    }
-
-    fn large(&self) -> Large {
         match &self.repr {
             Repr::Small { exponent, small } => {
-                let mut large = Large { specials: Specials::default(), sum: Wide::ZERO, squares: Wide::ZERO };
-                large.accumulate(&small.part(*exponent).stripped(), false);
-                large
+                let sum = join(small.sum);
+                signed(round::integer_quotient(sum.unsigned_abs(), i32::from(*exponent), count), sum < 0)
             }
-            Repr::Large(large) => (**large).clone(),
+            Repr::Large(_) if count == 0 => f64::NAN,
+            Repr::Large(large) => large.specials.value().unwrap_or_else(|| {
+                let (negative, magnitude) = large.sum.magnitude();
+                signed(round::quotient(&magnitude.0, EXPONENT_MIN, u128::from(count)), negative)
+            }),
         }
     }
 
     fn enlarge(&mut self) -> &mut Large {
-        if matches!(self.repr, Repr::Small { .. }) {
-            self.repr = Repr::Large(Box::new(self.large()));
+        if let Repr::Small { exponent, small } = &self.repr {
+            let mut large = Large { specials: Specials::default(), sum: Wide::ZERO, squares: Wide::ZERO };
+            large.accumulate(&small.part(*exponent).stripped(), false);
+            self.repr = Repr::Large(Box::new(large));
         }
         match &mut self.repr {
             Repr::Large(large) => large,
@@ -330,15 +335,27 @@ impl Small {
     fn apply(&mut self, magnitude: u64, shift: u32, negative: bool, remove: bool) -> bool {
         let part = i128::from(magnitude) << shift;
         let part = if negative == remove { part } else { -part };
-        let Some(sum) = join(self.sum).checked_add(part) else { return false };
         let square = u128::from(magnitude) * u128::from(magnitude);
-        let shift = 2 * shift;
-        let (part_low, part_high) = match shift {
-            0 => (square, 0),
-            1..128 => (square << shift, square >> (128 - shift)),
-            _ => (0, square << (shift - 128)),
-        };
-        let (low, high) = (unsigned([self.squares[0], self.squares[1]]), unsigned([self.squares[2], self.squares[3]]));
+        self.apply_parts(part, shifted(square, 0, 2 * shift), remove)
+    }
+
+    /// The same with all of another one's values, whose units are greater by `shift` places.
+    fn apply_small(&mut self, other: &Self, shift: u32, remove: bool) -> bool {
+        let (sum, low, high) = (join(other.sum), unsigned(other.squares, 0), unsigned(other.squares, 2));
+        let (part, squares) = (sum.unbounded_shl(shift), shifted(low, high, 2 * shift));
+        let fits = part.unbounded_shr(shift) == sum && (high as i128) >= 0 && high.leading_zeros() > 2 * shift + 1;
+        match (fits, remove) {
+            (false, _) => false,
+            (true, false) => self.apply_parts(part, squares, false),
+            (true, true) => part.checked_neg().is_some_and(|part| self.apply_parts(part, squares, true)),
+        }
+    }
+
+    /// Adds to the sum; adds to the squares below 2^254, or subtracts from them. False, and nothing done, if a result does not fit.
+    #[inline(always)]
+    fn apply_parts(&mut self, part: i128, (part_low, part_high): (u128, u128), remove: bool) -> bool {
+        let Some(sum) = join(self.sum).checked_add(part) else { return false };
+        let (low, high) = (unsigned(self.squares, 0), unsigned(self.squares, 2));
         let (low, high) = if remove {
             let (low, borrow) = low.overflowing_sub(part_low);
             (low, high.wrapping_sub(part_high).wrapping_sub(u128::from(borrow)))
@@ -409,69 +426,25 @@ fn variance<const N: usize>(
     if borrow { f64::NAN } else { round::quotient(numerator, exponent, divisor) }
 }
 
-/// The exponents of the first bits above a sum and above its squares.
-#[derive(Debug, Clone, Copy)]
-struct Ends(i32, i32);
-
-impl Ends {
-    fn max_each(self, other: Self) -> (i32, i32) {
-        (self.0.max(other.0), self.1.max(other.1))
-    }
-}
-
-impl Part {
-    /// Above all exponents, so that zero's is nobody's minimum.
-    const ZERO_EXPONENT: i32 = i32::MAX / 8;
-
-    fn is_zero(&self) -> bool {
-        self.sum == 0 && self.squares.is_zero()
-    }
-
-    /// The same numbers at the greatest exponent.
-    fn stripped(&self) -> Self {
-        if self.is_zero() {
-            return Self { exponent: Self::ZERO_EXPONENT, ..*self };
-        }
-        // Zero has as many zeros as bits; the other one has fewer.
-        let zeros = if self.sum == 0 { u32::MAX } else { self.sum.trailing_zeros() };
-        let zeros = if self.squares.is_zero() { zeros } else { zeros.min(self.squares.trailing_zeros() / 2) };
-        Self {
-            sum: self.sum >> zeros.min(127),
-            squares: self.squares.shifted_right(2 * zeros),
-            exponent: self.exponent + zeros as i32,
-        }
-    }
-
-    fn ends(&self) -> Ends {
-        let end = |bits: u32, exponent: i32| if bits == 0 { -4 * Self::ZERO_EXPONENT } else { exponent + bits as i32 };
-        Ends(
-            end(128 - self.sum.unsigned_abs().leading_zeros(), self.exponent),
-            end(bit_length(&self.squares.magnitude().1.0), 2 * self.exponent),
-        )
-    }
-
-    /// The same numbers at a lower exponent, which the caller has checked to fit.
-    fn at(&self, exponent: i32) -> Self {
-        if self.is_zero() {
-            return Self { exponent, ..*self };
-        }
-        let shift = (self.exponent - exponent) as u32;
-        Self {
-            sum: if self.sum == 0 { 0 } else { self.sum << shift },
-            squares: self.squares.shifted_left(2 * shift),
-            exponent,
-        }
+/// The number `high:low` times two to the power of `shift`, in the same halves.
+#[inline(always)]
+fn shifted(low: u128, high: u128, shift: u32) -> (u128, u128) {
+    match shift {
+        0 => (low, high),
+        1..128 => (low << shift, high << shift | low >> (128 - shift)),
+        _ => (0, low.unbounded_shl(shift - 128)),
     }
 }
 
 #[inline(always)]
 fn join(words: [u64; 2]) -> i128 {
-    unsigned(words) as i128
+    unsigned(words, 0) as i128
 }
 
+/// The 128 bits from word `at` on.
 #[inline(always)]
-fn unsigned(words: [u64; 2]) -> u128 {
-    u128::from(words[1]) << 64 | u128::from(words[0])
+fn unsigned<const N: usize>(words: [u64; N], at: usize) -> u128 {
+    u128::from(words[at + 1]) << 64 | u128::from(words[at])
 }
 
 #[inline(always)]

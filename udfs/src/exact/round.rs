@@ -129,6 +129,22 @@ pub(super) fn integer(number: u128, exponent: i32) -> f64 {
     if (-1022..=1023).contains(&last) { digits as f64 * power_of_two(last) } else { scaled(number, false, exponent) }
 }
 
+/// The double nearest to `number * 2^exponent / divisor`, without a sign. A divisor of zero gives NaN.
+#[inline]
+pub(super) fn integer_quotient(number: u128, exponent: i32, divisor: u64) -> f64 {
+    if number == 0 || divisor == 0 {
+        return if divisor == 0 { f64::NAN } else { 0.0 };
+    }
+    let zeros = number.leading_zeros();
+    small_quotient(number << zeros, false, exponent - zeros as i32, divisor)
+}
+
+/// A result with its sign. Zero has none.
+#[inline]
+pub(super) fn signed(magnitude: f64, negative: bool) -> f64 {
+    if negative && magnitude != 0.0 { -magnitude } else { magnitude }
+}
+
 /// Two to a power from -1074 to 1023, exactly.
 #[inline]
 pub(super) fn power_of_two(exponent: i32) -> f64 {

@@ -1,7 +1,7 @@
 //! The exact sum of doubles. It does not know how many there are: a mean is told.
 
-use super::bytes::{self, BadBytes, Reader};
-use super::round;
+use super::bytes::{self, BadBytes, Number, Reader};
+use super::round::{self, signed};
 use super::specials::Specials;
 use super::wide::Wide;
 use super::{BITS_BELOW, EXPONENT_MIN, is_special, split};
@@ -171,13 +171,7 @@ impl ExactSum {
         match &self.0 {
             Repr::Small { low, high, exponent } => {
                 let mantissa = join(*high, *low);
-                let magnitude = mantissa.unsigned_abs();
-                if magnitude == 0 || count == 0 {
-                    return if count == 0 { f64::NAN } else { 0.0 };
-                }
-                let shift = magnitude.leading_zeros();
-                let exponent = i32::from(*exponent) - shift as i32;
-                let mean = round::small_quotient(magnitude << shift, false, exponent, count);
+                let mean = round::integer_quotient(mantissa.unsigned_abs(), i32::from(*exponent), count);
                 signed(mean, mantissa < 0)
             }
             Repr::Large(large) => large.mean(count),
@@ -213,13 +207,15 @@ impl ExactSum {
         let mut bytes = Vec::with_capacity(24);
         match &self.0 {
             Repr::Small { low, high, exponent } => {
-                let part = Part::stripped(join(*high, *low), i32::from(*exponent));
-                let magnitude = words(part.mantissa.unsigned_abs());
-                bytes::write_sum(&mut bytes, Specials::default(), part.mantissa < 0, &magnitude, part.exponent);
+                let Part { mantissa, exponent } = Part::stripped(join(*high, *low), i32::from(*exponent));
+                let magnitude = &words(mantissa.unsigned_abs());
+                let sum = Number { negative: mantissa < 0, magnitude, unit: exponent };
+                bytes::write_sum(&mut bytes, Specials::default(), sum);
             }
             Repr::Large(large) => {
                 let (negative, magnitude) = large.sum.magnitude();
-                bytes::write_sum(&mut bytes, large.specials, negative, &magnitude.0, EXPONENT_MIN);
+                let sum = Number { negative, magnitude: &magnitude.0, unit: EXPONENT_MIN };
+                bytes::write_sum(&mut bytes, large.specials, sum);
             }
         }
         bytes
@@ -346,12 +342,6 @@ impl Part {
             sum.accumulate_words(&words(self.mantissa.unsigned_abs()), shift, subtract != (self.mantissa < 0));
         }
     }
-}
-
-/// A result with its sign. Zero has none.
-#[inline]
-fn signed(magnitude: f64, negative: bool) -> f64 {
-    if negative && magnitude != 0.0 { -magnitude } else { magnitude }
 }
 
 #[inline(always)]
