@@ -2,6 +2,7 @@
 //!
 //! This crate knows models and Arrow batches. It reads no files, talks to no registry, and holds no state of a stream.
 
+mod aggregates;
 pub mod exact;
 #[cfg(test)]
 mod exact_tests;
@@ -11,6 +12,7 @@ mod near;
 pub mod oracle;
 pub mod scorer;
 
+pub use aggregates::aggregates;
 pub use functions::{
     CallError, LoadedModel, ModelSlot, Models, SwapError, UnknownModel, WrongArgument, check_call, functions,
 };
