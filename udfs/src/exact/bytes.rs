@@ -67,23 +67,23 @@ pub(super) fn write_sum(bytes: &mut Vec<u8>, specials: Specials, sum: Number<'_>
     write_magnitude(bytes, sum);
 }
 
-pub(super) fn read_sum(reader: &mut Reader<'_>) -> Result<(Specials, Wide<SUM_WORDS>), BadBytes> {
+pub(super) fn read_sum(bytes: &[u8]) -> Result<(Specials, Stored<'_>), BadBytes> {
+    let mut reader = Reader(bytes);
     reader.version(SUM_V1)?;
     let flags = reader.flags(SUM_IS_NEGATIVE | HAS_SPECIALS)?;
     let specials = reader.specials(flags)?;
-    let sum = reader.number(flags & SUM_IS_NEGATIVE != 0, EXPONENT_MIN)?;
+    let sum = reader.number::<SUM_WORDS>(flags & SUM_IS_NEGATIVE != 0, EXPONENT_MIN)?;
+    reader.end()?;
     Ok((specials, sum))
 }
 
 /// What was read of moments.
 #[derive(Debug)]
-pub(super) struct MomentsParts {
+pub(super) struct StoredMoments<'a> {
     pub(super) count: u64,
     pub(super) specials: Specials,
-    /// In units of the smallest double.
-    pub(super) sum: Wide<SUM_WORDS>,
-    /// In units of its square.
-    pub(super) squares: Wide<SQUARES_WORDS>,
+    pub(super) sum: Stored<'a>,
+    pub(super) squares: Stored<'a>,
 }
 
 pub(super) fn write_moments(bytes: &mut Vec<u8>, count: u64, specials: Specials, sum: Number<'_>, squares: Number<'_>) {
@@ -99,14 +99,16 @@ pub(super) fn write_moments(bytes: &mut Vec<u8>, count: u64, specials: Specials,
     write_magnitude(bytes, squares);
 }
 
-pub(super) fn read_moments(reader: &mut Reader<'_>) -> Result<MomentsParts, BadBytes> {
+pub(super) fn read_moments(bytes: &[u8]) -> Result<StoredMoments<'_>, BadBytes> {
+    let mut reader = Reader(bytes);
     reader.version(MOMENTS_V1)?;
     let flags = reader.flags(SUM_IS_NEGATIVE | SQUARES_ARE_NEGATIVE | HAS_SPECIALS)?;
     let count = u64::from_le_bytes(reader.take()?);
     let specials = reader.specials(flags)?;
-    let sum = reader.number(flags & SUM_IS_NEGATIVE != 0, EXPONENT_MIN)?;
-    let squares = reader.number(flags & SQUARES_ARE_NEGATIVE != 0, 2 * EXPONENT_MIN)?;
-    Ok(MomentsParts { count, specials, sum, squares })
+    let sum = reader.number::<SUM_WORDS>(flags & SUM_IS_NEGATIVE != 0, EXPONENT_MIN)?;
+    let squares = reader.number::<SQUARES_WORDS>(flags & SQUARES_ARE_NEGATIVE != 0, 2 * EXPONENT_MIN)?;
+    reader.end()?;
+    Ok(StoredMoments { count, specials, sum, squares })
 }
 
 fn flag(is_set: bool, flag: u8) -> u8 {
@@ -143,16 +145,42 @@ fn write_magnitude(bytes: &mut Vec<u8>, Number { magnitude, unit, .. }: Number<'
     bytes.truncate(end);
 }
 
-/// What is left to read.
-#[derive(Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+/// A number as it was read: canonical and in its range.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stored<'a> {
+    negative: bool,
+    /// Empty for zero.
+    magnitude: &'a [u8],
+    /// The exponent of the last bit of the magnitude.
+    pub(super) exponent: i32,
+}
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+impl Stored<'_> {
+    /// Bits of the magnitude.
+    pub(super) fn bits(&self) -> i32 {
+        self.magnitude.last().map_or(0, |last| self.magnitude.len() as i32 * 8 - last.leading_zeros() as i32)
     }
 
-    pub(super) fn end(&self) -> Result<(), BadBytes> {
+    /// The number in units of two to the power of `unit`. The caller has checked that it fits, with a bit for the sign.
+    pub(super) fn wide<const N: usize>(&self, unit: i32) -> Wide<N> {
+        let mut number = Wide::ZERO;
+        if !self.magnitude.is_empty() {
+            let mut words = [0; N];
+            for (at, byte) in self.magnitude.iter().enumerate() {
+                words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
+            }
+            number.accumulate(&Wide(words), (self.exponent - unit) as usize, self.negative);
+        }
+        number
+    }
+}
+
+/// What is left to read.
+#[derive(Debug)]
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn end(&self) -> Result<(), BadBytes> {
         if self.0.is_empty() { Ok(()) } else { Err(BadBytes::TooLong) }
     }
 
@@ -181,30 +209,20 @@ impl<'a> Reader<'a> {
         if specials.is_empty() { Err(BadBytes::NotCanonical) } else { Ok(specials) }
     }
 
-    /// A number in units of two to the power of `unit`.
-    fn number<const N: usize>(&mut self, negative: bool, unit: i32) -> Result<Wide<N>, BadBytes> {
+    /// A number that is a multiple of two to the power of `unit`, and takes no more than `N` words in units of it.
+    fn number<const N: usize>(&mut self, negative: bool, unit: i32) -> Result<Stored<'a>, BadBytes> {
         let length = usize::from(u16::from_le_bytes(self.take()?));
         if length == 0 {
-            return if negative { Err(BadBytes::NotCanonical) } else { Ok(Wide::ZERO) };
+            let zero = Stored { negative, magnitude: &[], exponent: unit };
+            return if negative { Err(BadBytes::NotCanonical) } else { Ok(zero) };
         }
         let exponent = i32::from(i16::from_le_bytes(self.take()?));
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(BadBytes::TooShort)?;
+        let (magnitude, rest) = self.0.split_at_checked(length).ok_or(BadBytes::TooShort)?;
         self.0 = rest;
-        let shift = exponent - unit;
-        let is_canonical = bytes[0] & 1 == 1 && bytes[length - 1] != 0;
-        if !is_canonical || length > N * 8 || shift < 0 {
-            return Err(BadBytes::NotCanonical);
-        }
-        let mut words = [0; N];
-        for (at, byte) in bytes.iter().enumerate() {
-            words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
-        }
-        // The highest bit is the sign's, before the shift and after it.
-        if bit_length(&words) as usize + shift as usize >= N * 64 {
-            return Err(BadBytes::NotCanonical);
-        }
-        let mut number = Wide::ZERO;
-        number.accumulate(&Wide(words), shift as usize, negative);
-        Ok(number)
+        let number = Stored { negative, magnitude, exponent };
+        let is_canonical = magnitude[0] & 1 == 1 && magnitude[length - 1] != 0;
+        // The highest bit is the sign's.
+        let is_in_range = exponent >= unit && number.bits() + exponent - unit < N as i32 * 64;
+        if is_canonical && is_in_range { Ok(number) } else { Err(BadBytes::NotCanonical) }
     }
 }

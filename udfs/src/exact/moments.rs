@@ -2,8 +2,8 @@
 
 mod part;
 
-use self::part::Part;
-use super::bytes::{self, BadBytes, MomentsParts, Number, Reader};
+use self::part::{Part, SQUARES_BITS_MAX, SUM_BITS_MAX};
+use super::bytes::{self, BadBytes, Number, StoredMoments};
 use super::round::{self, signed};
 use super::specials::Specials;
 use super::sum::SUM_WORDS;
@@ -15,12 +15,6 @@ pub(super) const SQUARES_WORDS: usize = 67;
 
 /// The greatest shift by which a double's 53 bits lie within the 127 of the sum, and its square's 106 bits, shifted twice, within 254.
 const SHIFT_MAX: u32 = 74;
-
-/// Bits that a rescaled sum may have.
-const SUM_BITS_MAX: i32 = 126;
-
-/// Bits that a rescaled sum of squares may have.
-const SQUARES_BITS_MAX: i32 = 253;
 
 /// Bits of the sum, and half of those of the squares, below which moments come back from the heap.
 const BITS_BACK: u32 = 100;
@@ -236,11 +230,15 @@ impl ExactMoments {
 
     /// The moments of these bytes, which must be whole and canonical.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadBytes> {
-        let mut reader = Reader::new(bytes);
-        let MomentsParts { count, specials, sum, squares } = bytes::read_moments(&mut reader)?;
-        reader.end()?;
-        let mut moments = Self { count, repr: Repr::Large(Box::new(Large { specials, sum, squares })) };
-        moments.shrink();
+        let StoredMoments { count, specials, sum, squares } = bytes::read_moments(bytes)?;
+        let mut moments = Self { count, repr: Repr::ZERO };
+        match Part::of_stored(sum, squares).filter(|_| specials.is_empty()) {
+            Some(part) => moments.combine(part, false),
+            None => {
+                let (sum, squares) = (sum.wide(EXPONENT_MIN), squares.wide(2 * EXPONENT_MIN));
+                moments.repr = Repr::Large(Box::new(Large { specials, sum, squares }));
+            }
+        }
         Ok(moments)
     }
 

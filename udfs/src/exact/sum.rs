@@ -1,6 +1,6 @@
 //! The exact sum of doubles. It does not know how many there are: a mean is told.
 
-use super::bytes::{self, BadBytes, Number, Reader};
+use super::bytes::{self, BadBytes, Number};
 use super::round::{self, signed};
 use super::specials::Specials;
 use super::wide::Wide;
@@ -223,12 +223,15 @@ impl ExactSum {
 
     /// The sum of these bytes, which must be whole and canonical.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadBytes> {
-        let mut reader = Reader::new(bytes);
-        let (specials, sum) = bytes::read_sum(&mut reader)?;
-        reader.end()?;
-        let mut large = Self(Repr::Large(Box::new(Large { specials, sum })));
-        large.shrink();
-        Ok(large)
+        let (specials, stored) = bytes::read_sum(bytes)?;
+        if !specials.is_empty() || stored.bits() > BITS_MAX {
+            let sum = stored.wide(EXPONENT_MIN);
+            return Ok(Self(Repr::Large(Box::new(Large { specials, sum }))));
+        }
+        let mut sum = Self::new();
+        let mantissa = stored.wide::<2>(stored.exponent).to_i128();
+        sum.combine(Part { mantissa, exponent: stored.exponent }, false);
+        Ok(sum)
     }
 
     fn enlarge(&mut self) -> &mut Large {

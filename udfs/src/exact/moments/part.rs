@@ -1,6 +1,13 @@
 //! Moments taken apart to be put together at another exponent. This is the way of the few values that do not fit as they come.
 
+use super::super::bytes::Stored;
 use super::super::wide::{Wide, bit_length};
+
+/// Bits that a rescaled sum may have.
+pub(super) const SUM_BITS_MAX: i32 = 126;
+
+/// Bits that a rescaled sum of squares may have.
+pub(super) const SQUARES_BITS_MAX: i32 = 253;
 
 /// A sum and a sum of squares, in units of `2^exponent` and its square.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +30,21 @@ impl Ends {
 impl Part {
     /// Above all exponents, so that zero's is nobody's minimum.
     const ZERO_EXPONENT: i32 = i32::MAX / 8;
+
+    /// Stored numbers in common units, if they fit.
+    pub(super) fn of_stored(sum: Stored<'_>, squares: Stored<'_>) -> Option<Self> {
+        let exponents = [(sum.bits(), sum.exponent), (squares.bits(), squares.exponent.div_euclid(2))];
+        let exponent = exponents.into_iter().filter(|(bits, _)| *bits > 0).map(|(_, exponent)| exponent).min();
+        let exponent = exponent.unwrap_or(sum.exponent);
+        let fits = |number: Stored<'_>, unit, bits_max| {
+            number.bits() == 0 || number.bits() + number.exponent - unit <= bits_max
+        };
+        (fits(sum, exponent, SUM_BITS_MAX) && fits(squares, 2 * exponent, SQUARES_BITS_MAX)).then(|| Self {
+            sum: sum.wide::<2>(exponent).to_i128(),
+            squares: squares.wide(2 * exponent),
+            exponent,
+        })
+    }
 
     pub(super) fn is_zero(&self) -> bool {
         self.sum == 0 && self.squares.is_zero()
