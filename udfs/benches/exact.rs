@@ -29,9 +29,9 @@ const SUM_NANOS_MAX: f64 = 25.0;
 
 fn main() {
     println!(
-        "| states of | rows | add and remove | with the sum | with the mean | with the variance | merge | bytes |"
+        "| states of | rows | add and remove | with the sum | with the mean | with the variance | merge | write bytes | read them |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let amounts = amounts();
     let mut spread = amounts.clone();
     spread.iter_mut().step_by(WINDOW / 2).for_each(|value| *value = 1e300);
@@ -120,7 +120,13 @@ fn sums(name: &str, values: &[f64]) -> f64 {
             black_box(parts[at % parts.len()].to_bytes());
         });
     });
-    println!("| {name} | {WINDOW} | {bare:.1} | {value:.1} | {mean:.1} | | {merge:.1} | {bytes:.1} |");
+    let stored: Vec<Vec<u8>> = parts.iter().map(ExactSum::to_bytes).collect();
+    let read = median(|| {
+        (0..TURN_ROWS).for_each(|at| {
+            black_box(ExactSum::from_bytes(&stored[at % stored.len()]).is_ok());
+        });
+    });
+    println!("| {name} | {WINDOW} | {bare:.1} | {value:.1} | {mean:.1} | | {merge:.1} | {bytes:.1} | {read:.1} |");
     value
 }
 
@@ -158,7 +164,15 @@ fn moments(name: &str, values: &[f64]) {
             black_box(parts[at % parts.len()].to_bytes());
         });
     });
-    println!("| {name} | {WINDOW} | {bare:.1} | {sum:.1} | {mean:.1} | {variance:.1} | {merge:.1} | {bytes:.1} |");
+    let stored: Vec<Vec<u8>> = parts.iter().map(ExactMoments::to_bytes).collect();
+    let read = median(|| {
+        (0..TURN_ROWS).for_each(|at| {
+            black_box(ExactMoments::from_bytes(&stored[at % stored.len()]).is_ok());
+        });
+    });
+    println!(
+        "| {name} | {WINDOW} | {bare:.1} | {sum:.1} | {mean:.1} | {variance:.1} | {merge:.1} | {bytes:.1} | {read:.1} |"
+    );
 }
 
 /// Each row meets another state, as with many keys: the time is memory's.
@@ -175,7 +189,7 @@ fn many_keys(values: &[f64]) {
             row += 1;
         }
     });
-    println!("| sum, another of {STATES} states each row | 2 | | {nanos:.1} | | | | |");
+    println!("| sum, another of {STATES} states each row | 2 | | {nanos:.1} | | | | | |");
 }
 
 fn added<T>(mut totals: T, values: &[f64], add: fn(&mut T, f64)) -> T {
