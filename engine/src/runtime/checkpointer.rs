@@ -26,6 +26,9 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// After this long, attempts and pauses together, the worker gives up; the next start goes on from the last manifest.
 const RETRY_LIMIT: Duration = Duration::from_secs(300);
 
+/// A partition without news is published this often all the same: so its writer learns that somebody has taken its place.
+const QUIET_LIMIT: Duration = Duration::from_secs(10);
+
 /// A claimed unit and where it goes on.
 #[derive(Debug)]
 pub(crate) struct Claimed {
@@ -82,8 +85,8 @@ pub(crate) struct Checkpointer {
     models: BTreeMap<String, ModelVersion>,
     sql_fingerprint: String,
     writers: BTreeMap<Assignment, UnitWriter>,
-    /// What this process published last of each unit.
-    latest: BTreeMap<Assignment, Progress>,
+    /// What this process published last of each unit, and when.
+    latest: BTreeMap<Assignment, (Progress, Instant)>,
     state: State,
     due: Instant,
     metrics: WorkerMetrics,
@@ -247,8 +250,11 @@ impl Checkpointer {
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
             };
-            if self.latest.get(&unit.assignment).is_some_and(|latest| says_the_same(latest, &progress)) {
-                // Its manifest holds as it is: a quiet partition costs no requests.
+            let is_fresh = |(latest, at): &(Progress, Instant)| {
+                says_the_same(latest, &progress) && at.elapsed() < QUIET_LIMIT
+            };
+            if self.latest.get(&unit.assignment).is_some_and(is_fresh) {
+                // Its manifest holds as it is: a quiet partition costs few requests.
                 continue;
             }
             // Units that were lost meanwhile have no writer any more: nothing of theirs is published.
@@ -281,7 +287,7 @@ impl Checkpointer {
             match publication.result {
                 Ok(()) => {
                     held.published = Some(publication.progress.offset);
-                    self.latest.insert(publication.assignment, publication.progress);
+                    self.latest.insert(publication.assignment, (publication.progress, clock::now()));
                 }
                 Err(error) => {
                     self.metrics.checkpoints_failed.increment(1);
