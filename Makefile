@@ -49,7 +49,7 @@ bench: deps-test ## the benchmarks, optimised, beside a real broker
 .PHONY: lint
 lint: deps ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
-	cargo lint --locked
+	cargo lint
 
 .PHONY: fmt
 fmt: ## format the sources

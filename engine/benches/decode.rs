@@ -69,7 +69,7 @@ fn block(shuffle: bool) -> RecordBlock {
                 random % 1_000_000
             ),
             "\"location\":\"DE\"".to_owned(),
-            format!("\"is_fraud\":{}", u8::from(random % 70 == 0)),
+            format!("\"is_fraud\":{}", u8::from(random.is_multiple_of(70))),
         ];
         if shuffle && row % 2 == 0 {
             members.reverse();

@@ -162,14 +162,11 @@ fn arrivals(consumer: &BaseConsumer, count: usize) -> HashMap<String, Instant> {
 fn relay(from: &str, to: &str, stop: &AtomicBool) {
     let (consumer, producer) = (consumer(from, Offset::Beginning), producer());
     while !stop.load(Ordering::Relaxed) {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => {
-                let (key, payload) = (message.key().unwrap(), message.payload().unwrap());
-                producer.send(BaseRecord::to(to).key(key).payload(payload)).unwrap();
-                producer.poll(Duration::ZERO);
-            }
-            // The ends of partitions.
-            Some(Err(_)) | None => {}
+        // Errors are the ends of partitions.
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+            let (key, payload) = (message.key().unwrap(), message.payload().unwrap());
+            producer.send(BaseRecord::to(to).key(key).payload(payload)).unwrap();
+            producer.poll(Duration::ZERO);
         }
     }
 }

@@ -102,7 +102,7 @@ fn a_time_means_the_first_record_at_or_after_it_and_the_end_when_there_is_none()
     let mut worker = Worker::open(from_time, Membership::Group);
     worker.run_until(|worker| worker.num_records() == 6);
     assert_eq!(worker.positions, BTreeMap::from([((topic.clone(), 0), offset(4)), ((topic.clone(), 1), offset(1))]));
-    assert_eq!(worker.records[&(topic.clone(), 0)][0].timestamp_ms, 1_700_000_004_000);
+    assert_eq!(worker.records[&(topic, 0)][0].timestamp_ms, 1_700_000_004_000);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn partitions_that_come_while_running_are_read_from_their_beginning_even_under_l
     producer.flush(PATIENCE).unwrap();
     worker.run_until(|worker| worker.num_records() == 3);
     assert_eq!(worker.positions[&(topic.clone(), 1)], Offset::ZERO);
-    assert_eq!(worker.positions[&(topic.clone(), 2)], Offset::ZERO);
+    assert_eq!(worker.positions[&(topic, 2)], Offset::ZERO);
 }
 
 #[test]

@@ -6,4 +6,5 @@ mod crash;
 mod live;
 mod observed;
 mod refused;
+mod replayed;
 mod shared;

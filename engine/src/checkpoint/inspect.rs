@@ -1,7 +1,6 @@
 //! A checkpoint as people read it: what is there, one manifest, the difference of two; as values and as text. Reads only.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use chrono::{DateTime, SecondsFormat};
 
@@ -216,7 +215,7 @@ pub fn render_list(pipeline: &PipelineFile, units: &[UnitSummary]) -> String {
                 newest.written_at.clone(),
             ],
             Err(error) => {
-                let _ = writeln!(problems, "{error}");
+                problems.push_str(&format!("{error}\n"));
                 [unit, count, number, "damaged".into(), String::new(), String::new(), String::new(), String::new()]
             }
         });
@@ -261,7 +260,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ", width = *width);
+            line.push_str(&format!("{cell:<width$}  ", width = *width));
         }
         text.push_str(line.trim_end());
         text.push('\n');

@@ -7,8 +7,6 @@
 //! .probe/<uuid>                                              the self-test's; gone when it ends
 //! ```
 
-use std::fmt::Write as _;
-
 use crate::checkpoint::manifest::ManifestNumber;
 use crate::types::StateUnit;
 
@@ -103,7 +101,8 @@ pub fn file_name_part(text: &str) -> String {
     }
     if part.len() > 60 {
         part.truncate(40);
-        let _ = write!(part, "={}", &crate::checkpoint::sha256_hex(text.as_bytes())[..16]);
+        part.push('=');
+        part.push_str(&crate::checkpoint::sha256_hex(text.as_bytes())[..16]);
     }
     part
 }
@@ -112,7 +111,7 @@ fn push_byte(text: &mut String, byte: u8, is_plain: bool) {
     if is_plain {
         text.push(char::from(byte));
     } else {
-        let _ = write!(text, "={byte:02X}");
+        text.push_str(&format!("={byte:02X}"));
     }
 }
 

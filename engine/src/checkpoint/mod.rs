@@ -58,8 +58,6 @@ pub mod store;
 pub mod testing;
 mod writer;
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 pub use finish::{CommitPermit, finish_files};
@@ -71,8 +69,5 @@ pub use writer::{CheckpointSettings, Checkpoints, Published, UnitWriter, WallClo
 /// SHA-256 in hexadecimal digits.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

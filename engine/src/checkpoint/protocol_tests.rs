@@ -380,7 +380,6 @@ mod interleavings {
     fn i2_i3_hold_in_every_interleaving_with_retention() {
         for keep in [1, 2] {
             let num_worlds = explore(Rules { keep, ..PROTOCOL }).unwrap();
-            println!("keep {keep}: {num_worlds} worlds");
             assert!(num_worlds > 10_000, "the model is too small to show anything: {num_worlds}");
         }
     }

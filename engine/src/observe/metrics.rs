@@ -181,13 +181,11 @@ impl WorkerMetrics {
 }
 
 /// Rows given to a sink.
-#[must_use]
 pub fn rows_out(sink: &str) -> Counter {
     counter!(name::ROWS_OUT, "sink" => sink.to_owned())
 }
 
 /// The gauges of one partition: (lag, position).
-#[must_use]
 pub fn partition_gauges(unit: &StateUnit) -> (Gauge, Gauge) {
     let labels = [
         ("source", unit.source.to_string()),

@@ -355,6 +355,9 @@ pub struct ParquetSink {
     pub max_age: Duration,
 }
 
+/// Name of the dead letters among the sinks, in manifests, metrics and the status; no sink may have it.
+pub const DEAD_LETTER_NAME: &str = "dead_letter";
+
 /// Where rejected records go: a Kafka topic or Parquet.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {

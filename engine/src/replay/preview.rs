@@ -93,6 +93,9 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
         }
     }
     outcome?;
+    for (source, feed) in pipeline.sources.iter().zip(&feeds) {
+        check_heard(source, feed, settings.timeout)?;
+    }
     let mut tables = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
         let rows = concat_batches(&visible_schema(&plan, index), &reading.tables[index]);
@@ -101,6 +104,18 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
         tables.push((sink.name.clone(), rows.slice(0, rows.num_rows().min(settings.num_rows))));
     }
     Ok(Preview { tables, counts: reading.turns.counts().clone() })
+}
+
+/// A topic without records is a preview without rows; a cluster that did not even name its partitions is an error.
+fn check_heard(source: &settings::Source, feed: &Feed, timeout: Duration) -> Result<()> {
+    match &source.connector {
+        SourceConnector::Kafka(kafka) if !feed.is_assigned => Err(Error::unavailable(format!(
+            "source `{}`: kafka at {} did not answer within {timeout:?}; check `bootstrap_servers` and that the cluster can be \
+             reached from here, or try a longer --timeout",
+            source.name, kafka.connection.bootstrap_servers,
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The SELECT behind each table.

@@ -19,7 +19,7 @@ use crate::model;
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
 use crate::observe::status::{ModelStatus, SourceCounts, StatusBoard};
-use crate::pipeline::settings::{Pipeline, SinkConnector, Source as SourceSettings, SourceConnector};
+use crate::pipeline::settings::{DEAD_LETTER_NAME, Pipeline, SinkConnector, Source as SourceSettings, SourceConnector};
 use crate::plan::{self, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
@@ -30,9 +30,6 @@ use crate::source::generated::GeneratedSource;
 use crate::source::kafka::{KafkaSource, Membership, Opening};
 use crate::source::{AssignmentNumbers, Source, Waker};
 use tidemill_udfs::functions::Models;
-
-/// Name of the dead letters among the sinks of a manifest. Not a legal name of a sink, so it cannot clash.
-const DEAD_LETTERS: &str = "dead_letter:";
 
 /// What a sink's rows are.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +97,7 @@ fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {
 }
 
 fn sink_names(pipeline: &Pipeline) -> Vec<String> {
-    let dead_letter = pipeline.dead_letter.as_ref().map(|_| DEAD_LETTERS.to_owned());
+    let dead_letter = pipeline.dead_letter.as_ref().map(|_| DEAD_LETTER_NAME.to_owned());
     pipeline.sinks.iter().map(|sink| sink.name.clone()).chain(dead_letter).collect()
 }
 
@@ -169,9 +166,9 @@ pub(crate) fn worker(
     let dead_letter = match &pipeline.dead_letter {
         None => None,
         Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, DEAD_LETTERS, Rows::Rejected, timeout)
+            let opened = open_sink(&settings.connector, shared, DEAD_LETTER_NAME, Rows::Rejected, timeout)
                 .map_err(|error| error.context("dead_letter"))?;
-            Some(SinkLane::new(DEAD_LETTERS, opened))
+            Some(SinkLane::new(DEAD_LETTER_NAME, opened))
         }
     };
     let metrics = WorkerMetrics::new(index);

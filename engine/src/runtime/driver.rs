@@ -85,6 +85,7 @@ pub(crate) struct Driver {
 
 /// What a source read: records, or rows of a source that has columns already.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are a handful, each moved once an epoch")]
 pub(crate) enum Block {
     Records(RecordBlock),
     Rows(RowBlock),

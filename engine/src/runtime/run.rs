@@ -76,7 +76,6 @@ impl RunHandle {
     }
 
     /// A way to ask for a graceful stop from elsewhere, as a signal handler does.
-    #[must_use]
     pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
         let (stop, wakers) = (self.stop.clone(), self.wakers.clone());
         move || {

@@ -53,7 +53,7 @@ pub(crate) struct Bench {
     pub(crate) output: String,
     pub(crate) dead_letters: String,
     group: String,
-    lake: String,
+    pub(crate) lake: String,
     checkpoint: String,
     environment: Vec<(&'static str, String)>,
 }
@@ -153,6 +153,24 @@ impl Bench {
             rows = file.archive_rows,
         )
         .unwrap();
+        self.write_kafka_sinks(file, &mut text);
+        write!(
+            text,
+            "checkpoint: {{ path: \"{checkpoint}\", interval: 100ms }}\n\
+             run: {{ workers: {workers}, stop_timeout: {stop_timeout} }}\n\
+             http: {{ listen: \"{http}\" }}\n",
+            checkpoint = self.checkpoint,
+            workers = file.workers,
+            stop_timeout = file.stop_timeout,
+            http = file.http,
+        )
+        .unwrap();
+        let name = format!("{}.yaml", unique("pipeline"));
+        fs::write(self.folder.path().join(&name), text).unwrap();
+        name
+    }
+
+    fn write_kafka_sinks(&self, file: &File, text: &mut String) {
         if file.has_alerts {
             write!(
                 text,
@@ -168,20 +186,6 @@ impl Bench {
         if file.has_dead_letters {
             writeln!(text, "dead_letter: {{ connector: kafka, topic: {} }}", self.dead_letters).unwrap();
         }
-        write!(
-            text,
-            "checkpoint: {{ path: \"{checkpoint}\", interval: 100ms }}\n\
-             run: {{ workers: {workers}, stop_timeout: {stop_timeout} }}\n\
-             http: {{ listen: \"{http}\" }}\n",
-            checkpoint = self.checkpoint,
-            workers = file.workers,
-            stop_timeout = file.stop_timeout,
-            http = file.http,
-        )
-        .unwrap();
-        let name = format!("{}.yaml", unique("pipeline"));
-        fs::write(self.folder.path().join(&name), text).unwrap();
-        name
     }
 
     pub(crate) fn start(&self, file: &File) -> Process {
@@ -330,7 +334,7 @@ impl Log {
     fn make(&self, id: i64) -> (Vec<u8>, Fate) {
         let bits = mixed(id);
         let amount = (bits % 1_200) as f64 / 100.0;
-        let f1 = (bits % 5 != 0).then(|| ((bits >> 8) % 400) as f64 / 100.0 - 2.0);
+        let f1 = (!bits.is_multiple_of(5)).then(|| ((bits >> 8) % 400) as f64 / 100.0 - 2.0);
         let (f2, f3) = (((bits >> 20) % 7) as f64, ((bits >> 32) % 800) as f64 / 100.0);
         let row = json!({ "id": id, "amount": amount, "f1": f1, "f2": f2, "f3": f3 });
         match id % 97 {

@@ -26,10 +26,9 @@ fn admin() -> KafkaAdmin {
 
 /// What a run says that it read, decoded and rejected, at its end.
 fn counts(log: &str) -> (i64, i64, i64) {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let last = lines
-        .filter(|line| line["message"] == "stopped")
-        .last()
+        .find(|line| line["message"] == "stopped")
         .unwrap_or_else(|| panic!("it did not say that it stopped:\n{log}"));
     let count = |name: &str| last[name].as_i64().unwrap();
     (count("read"), count("decoded"), count("rejected"))

@@ -81,6 +81,15 @@ fn a_source_that_cannot_be_reached_is_waited_for_and_sigterm_ends_the_wait() {
 }
 
 #[test]
+fn a_preview_of_a_cluster_that_cannot_be_reached_ends_with_75() {
+    let bench = Bench::new(1);
+    let name = bench.write(&File { broker: "127.0.0.1:1".to_owned(), ..bench.file() });
+    let ended = tidemill(bench.folder.path(), &["preview", &name, "--timeout", "2s"]);
+    assert_eq!(ended.code, Some(75), "{}", ended.log);
+    assert!(ended.log.contains("127.0.0.1:1") && ended.log.contains("bootstrap_servers"), "{}", ended.log);
+}
+
+#[test]
 fn a_sink_that_cannot_be_reached_ends_with_75_and_a_signal_ends_the_wait_before() {
     let bench = Bench::new(1);
     let file = File { broker: "127.0.0.1:1".to_owned(), until: "forever", stop_timeout: "3s", ..bench.file() };

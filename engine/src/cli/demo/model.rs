@@ -17,13 +17,13 @@ pub(super) struct Ready {
 /// The kept model, if it is there and fits the SQL, or a new one.
 pub(super) fn ready(arguments: &DemoArguments, environment: &Environment) -> Result<Ready> {
     let path = arguments.folder.join("models").join("fraud.txt");
-    if !arguments.retrain && path.exists() {
-        if let Some(manifest) = ModelManifest::read(&path)? {
-            if fits(arguments, environment, &manifest)? {
-                print(&format!("model     {} (PR-AUC {:.3} on its test rows)", path.display(), manifest.test.pr_auc));
-                return Ok(Ready { path, manifest });
-            }
-        }
+    if !arguments.retrain
+        && path.exists()
+        && let Some(manifest) = ModelManifest::read(&path)?
+        && fits(arguments, environment, &manifest)?
+    {
+        print(&format!("model     {} (PR-AUC {:.3} on its test rows)", path.display(), manifest.test.pr_auc));
+        return Ok(Ready { path, manifest });
     }
     train(arguments, environment, path)
 }

@@ -10,64 +10,58 @@ use crate::decode::{Reason, Rejected, table_schema};
 
 type Record = (u32, Option<Vec<u8>>);
 
+/// What a member's value is swapped for.
+const TOKENS: [&str; 40] = [
+    "1",
+    "-1",
+    "0",
+    "1.5",
+    "1e3",
+    "1e999",
+    "-0.0",
+    "9223372036854775808",
+    "2147483648",
+    "\"77\"",
+    "\"NaN\"",
+    "NaN",
+    "null",
+    "true",
+    "\"x\"",
+    "\"\\u00e9\"",
+    "[]",
+    "{}",
+    "[{\"a\":1}]",
+    "\"2024-01-01T00:00:10Z\"",
+    "\"2024-01-01t00:00:10z\"",
+    "\"2023-12-31 23:59:59.123456789-01:30\"",
+    "\"1969-12-31T23:59:59.9999999Z\"",
+    "\"0000-01-01T00:00:00Z\"",
+    "1E-3",
+    "12345678.91",
+    "0.1e-400",
+    "123456789012345678901234567890",
+    "1.7976931348623157e308",
+    "5e-324",
+    "3.4028236e38",
+    "true false",
+    "tru",
+    "\"\\ud83d\\ude00\"",
+    "\"1.25\"",
+    "1.255",
+    "1704067200",
+    "\"",
+    "}",
+    "",
+];
+
+/// Members whose values are swapped.
+const NAMES: [&str; 11] =
+    ["id", "user_id", "amount", "timestamp", "small", "ratio", "price", "is_fraud", "seen_s", "seen_ms", "note"];
+
 fn payload() -> impl Strategy<Value = Option<Vec<u8>>> {
     let good = (0_usize..60).prop_map(good);
-    let tokens = prop::sample::select(vec![
-        "1",
-        "-1",
-        "0",
-        "1.5",
-        "1e3",
-        "1e999",
-        "-0.0",
-        "9223372036854775808",
-        "2147483648",
-        "\"77\"",
-        "\"NaN\"",
-        "NaN",
-        "null",
-        "true",
-        "\"x\"",
-        "\"\\u00e9\"",
-        "[]",
-        "{}",
-        "[{\"a\":1}]",
-        "\"2024-01-01T00:00:10Z\"",
-        "\"2024-01-01t00:00:10z\"",
-        "\"2023-12-31 23:59:59.123456789-01:30\"",
-        "\"1969-12-31T23:59:59.9999999Z\"",
-        "\"0000-01-01T00:00:00Z\"",
-        "1E-3",
-        "12345678.91",
-        "0.1e-400",
-        "123456789012345678901234567890",
-        "1.7976931348623157e308",
-        "5e-324",
-        "3.4028236e38",
-        "true false",
-        "tru",
-        "\"\\ud83d\\ude00\"",
-        "\"1.25\"",
-        "1.255",
-        "1704067200",
-        "\"",
-        "}",
-        "",
-    ]);
-    let names = prop::sample::select(vec![
-        "id",
-        "user_id",
-        "amount",
-        "timestamp",
-        "small",
-        "ratio",
-        "price",
-        "is_fraud",
-        "seen_s",
-        "seen_ms",
-        "note",
-    ]);
-    let swapped = (names, tokens).prop_map(|(name, token)| with_member(name, token));
+    let swapped = (prop::sample::select(&NAMES[..]), prop::sample::select(&TOKENS[..]))
+        .prop_map(|(name, token)| with_member(name, token));
     let mutated =
         (0_usize..60, any::<prop::sample::Index>(), any::<u8>(), 0..4_u8).prop_map(|(index, at, byte, how)| {
             let mut bytes = self::good(index);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::file::{DeadLetterFile, OutputConnectionFile, ParquetSinkFile, SinkConnectorFile, SinkFile};
 use super::super::problem::quoted;
 use super::super::settings::{
-    DeadLetter, Delivery, KafkaConnection, KafkaSink, KafkaSource, ParquetSink, Pipeline, Sink, SinkConnector,
-    SourceConnector,
+    DEAD_LETTER_NAME, DeadLetter, Delivery, KafkaConnection, KafkaSink, KafkaSource, ParquetSink, Pipeline, Sink,
+    SinkConnector, SourceConnector,
 };
 use super::super::text::{NameKind, TextForm, check_name, check_topic};
 use super::kafka::Inherited;
@@ -17,6 +17,10 @@ impl Validator<'_> {
     pub(super) fn sink(&mut self, name: &str, sink: &SinkFile, inherited: &Inherited) -> Sink {
         let path = ["sinks", name];
         if let Err(help) = check_name(name, NameKind::Own) {
+            self.refuse_key(&path, format!("{} cannot name a sink", quoted(name)), help);
+        }
+        if name == DEAD_LETTER_NAME {
+            let help = "dead letters have this name in manifests, metrics and the status; use another";
             self.refuse_key(&path, format!("{} cannot name a sink", quoted(name)), help);
         }
         let connector = match &sink.connector {

@@ -56,7 +56,9 @@ pub fn owned_option(option: &str) -> Option<&'static str> {
 /// the engine sets afterwards holds.
 pub(crate) fn client_config(connection: &KafkaConnection, defaults: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set_log_level(RDKafkaLogLevel::Warning);
+    // Who asks librdkafka for its debug lines (`debug: fetch,cgrp`) gets them, at our own level of that name.
+    let is_debugged = connection.options.contains_key("debug");
+    config.set_log_level(if is_debugged { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning });
     config.set("client.id", "tidemill");
     for (option, value) in defaults {
         config.set(*option, *value);

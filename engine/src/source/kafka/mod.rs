@@ -218,8 +218,9 @@ fn consumer_config(opening: &Opening) -> ClientConfig {
         // A broker that has nothing holds the question for so long; it answers at once when a record comes.
         ("fetch.wait.max.ms", "500"),
         ("fetch.min.bytes", "1"),
-        // A new worker waits for the old ones' next heartbeat.
+        // A new worker waits for the old ones' next heartbeat, and the partitions of one that was killed for the session's end.
         ("heartbeat.interval.ms", "500"),
+        ("session.timeout.ms", "10000"),
         ("fetch.error.backoff.ms", "50"),
         ("fetch.queue.backoff.ms", "20"),
         ("reconnect.backoff.max.ms", "2000"),

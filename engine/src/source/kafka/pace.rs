@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_second_lets_the_rate_through_and_no_more() {
-        let start = Instant::now();
+        let start = super::super::now();
         let mut pace = Pace::new(1000, start);
         let mut taken = 0;
         for millisecond in 0..1000 {
@@ -55,14 +55,14 @@ mod tests {
 
     #[test]
     fn a_pause_is_not_made_up_for() {
-        let start = Instant::now();
+        let start = super::super::now();
         let mut pace = Pace::new(1000, start);
         assert_eq!(pace.available(start + Duration::from_secs(60)), 100);
     }
 
     #[test]
     fn the_wait_for_the_next_record_is_one_over_the_rate() {
-        let start = Instant::now();
+        let start = super::super::now();
         let mut pace = Pace::new(4, start);
         assert_eq!(pace.available(start), 1);
         pace.take(1);
