@@ -19,7 +19,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::sink::recorded::tests::numbered_rows;
 use crate::source::kafka::embedded::EmbeddedKafka;
-use crate::types::{Offset, StateUnit};
+use crate::source::kafka::testing;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -113,6 +113,13 @@ fn with_column(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch 
     fields.insert(visible, Arc::new(Field::new(name, column.data_type().clone(), true)));
     columns.insert(visible, column);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+#[test]
+fn each_option_that_the_sink_owns_is_refused_in_a_file() {
+    testing::assert_owned_options_are_refused(|connection| {
+        producer::producer_config(connection, "0")
+    });
 }
 
 #[test]
