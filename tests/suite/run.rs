@@ -3,6 +3,7 @@
 
 mod bench;
 mod crash;
+mod dead_letters;
 mod live;
 mod observed;
 mod refused;

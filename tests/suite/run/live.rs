@@ -9,7 +9,7 @@ use tidemill::types::Offset;
 use super::bench::{Bench, Log, address, files_below, taken_over, wait_until, wait_until_published};
 use crate::harness::broker;
 
-fn admin() -> KafkaAdmin {
+pub(crate) fn admin() -> KafkaAdmin {
     KafkaAdmin::open(&KafkaConnection {
         bootstrap_servers: broker(),
         security_protocol: None,
