@@ -135,6 +135,9 @@ pub fn fields(manifest: &Manifest) -> Vec<(String, String)> {
     for (name, sink) in &manifest.sinks {
         add(&format!("sink {name}: position"), sink.position.to_string());
         add(&format!("sink {name}: watermark"), watermark(sink.watermark));
+        if let Some(covered) = sink.covered {
+            add(&format!("sink {name}: files reach to"), covered.to_string());
+        }
         for file in &sink.files {
             let text =
                 format!("{} rows, {} bytes, offsets {}, staged as {}", file.rows, file.bytes, file.range, file.staged);

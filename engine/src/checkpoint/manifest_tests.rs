@@ -29,9 +29,18 @@ fn manifest() -> Manifest {
         rows: 80,
         range: OffsetRange::new(offset(100), offset(180)).unwrap(),
     };
-    let archive =
-        SinkProgress { position: offset(180), watermark: watermark(1_700_000_000_000_000), files: vec![file] };
-    let alerts = SinkProgress { position: offset(200), watermark: watermark(1_700_000_060_000_000), files: Vec::new() };
+    let archive = SinkProgress {
+        position: offset(180),
+        watermark: watermark(1_700_000_000_000_000),
+        covered: None,
+        files: vec![file],
+    };
+    let alerts = SinkProgress {
+        position: offset(200),
+        watermark: watermark(1_700_000_060_000_000),
+        covered: None,
+        files: Vec::new(),
+    };
     Manifest {
         version: MANIFEST_VERSION,
         pipeline: "0e0f6a3e-0000-4000-8000-000000000001".into(),

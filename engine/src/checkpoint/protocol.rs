@@ -132,6 +132,11 @@ fn refuse_going_back(last: &Manifest, progress: &Progress) -> Result<(), String>
         if sink.position < before.position {
             return Err(format!("the position of sink {name} goes back from {} to {}", before.position, sink.position));
         }
+        let covered = |sink: &SinkProgress| sink.covered.unwrap_or(sink.position);
+        if covered(sink) < covered(before) {
+            let (before, now) = (covered(before), covered(sink));
+            return Err(format!("the files of sink {name} reached to {before}, and now to {now}"));
+        }
     }
     Ok(())
 }
@@ -235,6 +240,8 @@ pub struct Resume {
     /// Each sink of the pipeline, and where it is: rows of records below it are not to be given to it again. A sink that
     /// is new starts at `published`.
     pub positions: BTreeMap<String, Offset>,
+    /// By sink as `positions`: where the range of a sink's next file begins.
+    pub covered: BTreeMap<String, Offset>,
     /// The manifest's offset. No checkpoint before it has been reached.
     pub published: Offset,
     /// The driver's epoch of the manifest.
@@ -253,13 +260,15 @@ pub struct Resume {
 pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
     let (Some(published), Some(epoch)) = (newest.offset, newest.epoch) else { return Recovery::Fresh };
     let (mut offset, mut watermark) = (published, newest.watermark);
-    let mut positions = BTreeMap::new();
+    let (mut positions, mut covered) = (BTreeMap::new(), BTreeMap::new());
     for name in sinks {
         let Some(sink) = newest.sinks.get(name) else {
             positions.insert(name.clone(), published);
+            covered.insert(name.clone(), published);
             continue;
         };
         positions.insert(name.clone(), sink.position);
+        covered.insert(name.clone(), sink.covered.unwrap_or(sink.position));
         if sink.position < offset {
             (offset, watermark) = (sink.position, sink.watermark);
         }
@@ -274,6 +283,7 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
         offset,
         watermark,
         positions,
+        covered,
         published,
         epoch,
         gone,

@@ -30,7 +30,7 @@ fn signature() -> Signature {
 }
 
 fn sink(position: i64, micros: i64) -> SinkProgress {
-    SinkProgress { position: offset(position), watermark: watermark(micros), files: Vec::new() }
+    SinkProgress { position: offset(position), watermark: watermark(micros), covered: None, files: Vec::new() }
 }
 
 fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
@@ -79,6 +79,7 @@ fn i4_progress_that_goes_back_is_refused() {
     assert!(refused(progress(9, &[("a", sink(8, 5))])));
     assert!(refused(progress(11, &[("a", sink(7, 5))])));
     assert!(refused(Progress { watermark: watermark(9), ..progress(11, &[("a", sink(8, 5))]) }));
+    assert!(refused(progress(10, &[("a", SinkProgress { covered: Some(offset(7)), ..sink(8, 5) })])));
     assert!(checkpoint_after(&last, progress(10, &[("a", sink(8, 5))]), signature()).is_ok());
 }
 

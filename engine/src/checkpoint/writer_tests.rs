@@ -84,7 +84,7 @@ fn progress(next: i64, files: Vec<StagedFile>) -> Progress {
         watermark: watermark(next),
         sinks: BTreeMap::from([(
             "archive".to_owned(),
-            SinkProgress { position: offset(next), watermark: watermark(next), files },
+            SinkProgress { position: offset(next), watermark: watermark(next), covered: None, files },
         )]),
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),

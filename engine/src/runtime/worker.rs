@@ -201,6 +201,10 @@ impl Worker {
             };
             self.driver.sources[index].decoder.set_watermark(claim.assignment, claim.watermark);
             let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![*offset; num_sinks]);
+            let covered = claim.sinks_covered.unwrap_or_else(|| vec![*offset; num_sinks]);
+            for (lane, covered) in self.driver.all_sinks().zip(covered) {
+                lane.sink.take_over(claim.assignment, &claim.unit, covered);
+            }
             tracing::info!(unit = %claim.unit, offset = offset.get(), "partition taken over");
             let held = HeldUnit {
                 source: index,

@@ -23,7 +23,7 @@ use super::{PrepareRequest, PreparedUnit, Sink};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{self, KafkaConnection};
 use crate::source::kafka::embedded::is_embedded;
-use crate::types::{Assignment, Hidden, Units, num_visible};
+use crate::types::{Assignment, Hidden, Offset, StateUnit, Units, num_visible};
 
 /// The column whose value goes into the header `tidemill-model-version`.
 pub const MODEL_VERSION_COLUMN: &str = "model_version";
@@ -111,6 +111,9 @@ fn message_bytes_max(settings: &settings::KafkaSink) -> usize {
 }
 
 impl Sink for KafkaSink {
+    /// Records have no ranges.
+    fn take_over(&mut self, _assignment: Assignment, _unit: &StateUnit, _covered: Offset) {}
+
     fn write(&mut self, batch: &RecordBatch, units: &Units) -> Result<()> {
         match &mut self.content {
             Content::Rows { rows, key } => write_rows(&mut self.producer, rows, key.as_deref(), batch, units)?,

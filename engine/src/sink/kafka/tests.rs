@@ -20,7 +20,6 @@ use crate::error::ErrorKind;
 use crate::sink::recorded::tests::numbered_rows;
 use crate::source::kafka::embedded::EmbeddedKafka;
 use crate::source::kafka::testing;
-use crate::types::{Offset, StateUnit};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
