@@ -129,6 +129,9 @@ pub fn fields(manifest: &Manifest) -> Vec<(String, String)> {
     add("number", manifest.number.to_string());
     add("kind", kind(manifest).to_owned());
     add("generation", manifest.generation.to_string());
+    if let Some(number) = manifest.num_first_partitions {
+        add("partitions at the first start", number.to_string());
+    }
     add("epoch", or_none(manifest.epoch.map(|epoch| epoch.get().to_string())));
     add("offset", or_none(manifest.offset.map(|offset| offset.to_string())));
     add("watermark", watermark(manifest.watermark));

@@ -146,6 +146,10 @@ pub struct Manifest {
     /// Of a claim: what was known about the writer before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<Predecessor>,
+    /// Number of partitions that the topic had when the pipeline first started on it: those at or beyond it were added.
+    /// Absent where the source does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_first_partitions: Option<u32>,
     /// The driver's epoch at the last checkpoint; `None` before the first.
     pub epoch: Option<Epoch>,
     /// Next offset to read (I1); `None` before the first checkpoint: start as configured.

@@ -39,9 +39,14 @@ pub struct Progress {
 }
 
 /// The claim that follows `newest`: the next number and generation, the same progress. The files of the one before come
-/// along, since nothing but the newest manifest is read to finish them.
+/// along, since nothing but the newest manifest is read to finish them. `num_first_partitions` is for a unit's first claim.
 #[must_use]
-pub fn claim_after(newest: Option<&Manifest>, unit: &StateUnit, signature: Signature) -> Manifest {
+pub fn claim_after(
+    newest: Option<&Manifest>,
+    unit: &StateUnit,
+    num_first_partitions: Option<u32>,
+    signature: Signature,
+) -> Manifest {
     let (number, generation, predecessor) = match newest {
         None => (ManifestNumber::FIRST, Generation::FIRST, Predecessor::Nobody),
         Some(newest) => {
@@ -61,6 +66,7 @@ pub fn claim_after(newest: Option<&Manifest>, unit: &StateUnit, signature: Signa
         generation,
         kind: ManifestKind::Claim,
         predecessor: Some(predecessor),
+        num_first_partitions: newest.map_or(num_first_partitions, |newest| newest.num_first_partitions),
         epoch: newest.and_then(|newest| newest.epoch),
         offset: newest.and_then(|newest| newest.offset),
         watermark: newest.map_or(Watermark::NONE, |newest| newest.watermark),
@@ -107,6 +113,7 @@ pub fn checkpoint_after(last: &Manifest, progress: Progress, signature: Signatur
         generation: last.generation,
         kind: ManifestKind::Checkpoint,
         predecessor: None,
+        num_first_partitions: last.num_first_partitions,
         epoch: Some(progress.epoch),
         offset: Some(progress.offset),
         watermark: progress.watermark,

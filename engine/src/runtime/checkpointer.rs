@@ -131,11 +131,16 @@ impl Checkpointer {
     }
 
     /// Claims units and says where each starts; finishes what their last manifests began.
-    pub(crate) fn claim(&mut self, units: &[(Assignment, StateUnit)], sinks: &[String]) -> Result<Vec<Claimed>> {
+    pub(crate) fn claim(
+        &mut self,
+        units: &[(Assignment, StateUnit)],
+        sinks: &[String],
+        num_partitions: impl Fn(&StateUnit) -> Option<u32>,
+    ) -> Result<Vec<Claimed>> {
         let Some(checkpoints) = self.checkpoints.clone() else {
             return Ok(units.iter().map(|(assignment, unit)| unclaimed(*assignment, unit)).collect());
         };
-        let claims = units.iter().map(|(_, unit)| checkpoints.claim(unit));
+        let claims = units.iter().map(|(_, unit)| checkpoints.claim_of(unit, num_partitions(unit)));
         let results = self.io.block_on(join_all(claims));
         let mut claimed = Vec::with_capacity(units.len());
         for ((assignment, unit), result) in units.iter().zip(results) {

@@ -190,7 +190,8 @@ impl Worker {
         }
         let num_sinks = self.driver.num_sinks();
         let names: Vec<String> = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
-        let claimed = self.checkpointer.claim(&units, &names)?;
+        let source = &self.feeds[index].source;
+        let claimed = self.checkpointer.claim(&units, &names, |unit| source.num_partitions(&unit.topic))?;
         let starts: Vec<(Assignment, StartAt)> = claimed.iter().map(|claim| (claim.assignment, claim.start)).collect();
         let resolved = self.feeds[index].source.start(&starts)?;
         for claim in claimed {

@@ -221,6 +221,10 @@ impl Source for FilesSource {
 
     fn report(&mut self, _positions: &[(Assignment, Offset)]) {}
 
+    fn num_partitions(&self, _topic: &str) -> Option<u32> {
+        None
+    }
+
     fn progress(&self) -> Vec<PartitionProgress> {
         let started = self.files.iter().filter_map(|(assignment, file)| {
             Some(PartitionProgress { assignment: *assignment, position: file.position?, end: file.end })

@@ -163,6 +163,10 @@ impl Source for KafkaSource {
         }
     }
 
+    fn num_partitions(&self, topic: &str) -> Option<u32> {
+        self.started.num_partitions(topic)
+    }
+
     fn progress(&self) -> Vec<PartitionProgress> {
         let started: Vec<_> = self.started.with(|started| started.clone().into_iter().collect());
         let progress = |(assignment, place): (Assignment, Arc<partitions::Place>)| {

@@ -86,6 +86,8 @@ fn all_records_come_once_and_in_order_of_their_partition() {
     for records in worker.records.values() {
         assert!(records.iter().enumerate().all(|(index, record)| index as i64 == record.offset));
     }
+    let numbers = ["a", "b", "c"].map(|topic| worker.source.num_partitions(topic));
+    assert_eq!(numbers, [Some(4), Some(1), None]);
     let mut progress = worker.source.progress();
     progress.sort_by_key(|progress| progress.assignment);
     assert_eq!(progress.len(), 5);
