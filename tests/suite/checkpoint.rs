@@ -17,6 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::runtime::Handle;
 
+use crate::harness::joined_ranges;
 use tidemill::ErrorKind;
 use tidemill::checkpoint::inspect::{Inspector, diff, parse_unit, render_diff, render_list, render_manifest};
 use tidemill::checkpoint::store::{Created, check_conditional_create};
@@ -233,15 +234,16 @@ impl Run {
         for (index, log) in (0..).zip(logs) {
             let (assignment, unit) = (Assignment(index), unit(index as i32));
             let (writer, recovery) = checkpoints.claim(&unit).await?;
-            let (next, position) = match recovery {
-                Recovery::Fresh => (Offset::ZERO, Offset::ZERO),
+            let (next, position, covered) = match recovery {
+                Recovery::Fresh => (Offset::ZERO, Offset::ZERO, Offset::ZERO),
                 Recovery::Resume(resume) => {
                     // I4: lateness comes out as it did the first time.
                     assert_eq!(resume.watermark, log.watermark_at(resume.offset), "W at {}", resume.offset);
-                    (resume.offset, resume.positions["archive"])
+                    (resume.offset, resume.positions["archive"], resume.covered["archive"])
                 }
             };
             run.units.insert(assignment, unit.clone());
+            run.sink.take_over(assignment, &unit, covered);
             run.readers.push(Reader { assignment, unit, log: log.clone(), writer, next, position });
         }
         Ok(run)
@@ -284,10 +286,10 @@ impl Run {
                 None => tokio::time::sleep(Duration::from_micros(100)).await,
             }
         };
-        for PreparedUnit { assignment, position, watermark, files } in prepared {
+        for PreparedUnit { assignment, position, watermark, covered, files } in prepared {
             let reader = self.readers.iter_mut().find(|reader| reader.assignment == assignment).unwrap();
             let here = reader.log.watermark_at(reader.next);
-            let archive = SinkProgress { position, watermark: watermark.unwrap_or(here), files };
+            let archive = SinkProgress { position, watermark: watermark.unwrap_or(here), covered, files };
             let progress = Progress {
                 epoch: Epoch::FIRST,
                 offset: reader.next,
@@ -329,6 +331,10 @@ impl Run {
 /// What a reader of the lake sees of each unit, file by file in the order of their names.
 async fn visible(lake: &Folder, num_units: usize) -> Vec<Vec<(i64, i64)>> {
     let mut rows = vec![Vec::new(); num_units];
+    let names: Vec<String> = lake.list("").await.unwrap().into_iter().map(|object| object.name).collect();
+    for ranges in joined_ranges(&names).values() {
+        assert_eq!(ranges.start, 0, "{names:?}");
+    }
     for object in lake.list("").await.unwrap() {
         if object.name.starts_with('_') {
             continue;

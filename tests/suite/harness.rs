@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -140,6 +141,23 @@ pub(crate) fn consume_all(topic: &str) -> Vec<Seen> {
         }
     }
     seen
+}
+
+/// What the ranges in the names of an archive's files cover, by partition: they must join, without a hole and without an
+/// overlap. Names with `_` are not for readers.
+pub(crate) fn joined_ranges(names: &[String]) -> BTreeMap<i32, Range<i64>> {
+    let mut covered: BTreeMap<i32, Range<i64>> = BTreeMap::new();
+    let mut names: Vec<&String> = names.iter().filter(|name| !name.starts_with('_')).collect();
+    names.sort();
+    for name in names {
+        let (unit, range) = name.trim_end_matches(".parquet").rsplit_once("--").unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let (start, end) = (start.parse().unwrap(), end.parse().unwrap());
+        let covered = covered.entry(unit.rsplit_once("--").unwrap().1.parse().unwrap()).or_insert(start..start);
+        assert_eq!(covered.end, start, "{name} does not begin where the one before it ends");
+        covered.end = end;
+    }
+    covered
 }
 
 /// A process of the binary under test.

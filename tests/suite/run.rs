@@ -4,6 +4,7 @@
 mod bench;
 mod crash;
 mod demo;
+mod dead_letters;
 mod live;
 mod observed;
 mod outage;

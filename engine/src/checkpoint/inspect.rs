@@ -129,12 +129,18 @@ pub fn fields(manifest: &Manifest) -> Vec<(String, String)> {
     add("number", manifest.number.to_string());
     add("kind", kind(manifest).to_owned());
     add("generation", manifest.generation.to_string());
+    if let Some(number) = manifest.num_first_partitions {
+        add("partitions at the first start", number.to_string());
+    }
     add("epoch", or_none(manifest.epoch.map(|epoch| epoch.get().to_string())));
     add("offset", or_none(manifest.offset.map(|offset| offset.to_string())));
     add("watermark", watermark(manifest.watermark));
     for (name, sink) in &manifest.sinks {
         add(&format!("sink {name}: position"), sink.position.to_string());
         add(&format!("sink {name}: watermark"), watermark(sink.watermark));
+        if let Some(covered) = sink.covered {
+            add(&format!("sink {name}: files reach to"), covered.to_string());
+        }
         for file in &sink.files {
             let text =
                 format!("{} rows, {} bytes, offsets {}, staged as {}", file.rows, file.bytes, file.range, file.staged);

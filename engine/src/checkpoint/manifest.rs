@@ -83,6 +83,10 @@ pub struct SinkProgress {
     /// W before the record at `position`. A restart reads from the smallest position, and lateness must come out as it did.
     #[serde(rename = "watermark_micros")]
     pub watermark: Watermark,
+    /// Of a sink of files: where the ranges of its files so far end, and so where the next one's begins. At or below
+    /// `position`: records between the two became no rows. Absent: at `position`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered: Option<Offset>,
     /// Files that this manifest commits.
     pub files: Vec<StagedFile>,
 }
@@ -142,6 +146,10 @@ pub struct Manifest {
     /// Of a claim: what was known about the writer before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<Predecessor>,
+    /// Number of partitions that the topic had when the pipeline first started on it: those at or beyond it were added.
+    /// Absent where the source does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_first_partitions: Option<u32>,
     /// The driver's epoch at the last checkpoint; `None` before the first.
     pub epoch: Option<Epoch>,
     /// Next offset to read (I1); `None` before the first checkpoint: start as configured.
@@ -251,10 +259,14 @@ fn check_sink(progress: &SinkProgress, offset: Offset, watermark: Watermark) -> 
     if progress.watermark.get() > watermark.get() {
         return Err("its watermark lies beyond that of the offset".into());
     }
+    let covered = progress.covered.unwrap_or(progress.position);
+    if covered > progress.position {
+        return Err(format!("its files reach to {covered}, beyond the position {}", progress.position));
+    }
     for file in &progress.files {
-        if file.range.start > file.range.end || file.range.end > progress.position {
+        if file.range.start > file.range.end || file.range.end > covered {
             return Err(format!(
-                "the file {} holds {}, beyond the position {}",
+                "the file {} holds {}, beyond the position {} or the end of its files, {covered}",
                 file.name, file.range, progress.position
             ));
         }

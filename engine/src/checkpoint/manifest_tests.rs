@@ -29,9 +29,18 @@ fn manifest() -> Manifest {
         rows: 80,
         range: OffsetRange::new(offset(100), offset(180)).unwrap(),
     };
-    let archive =
-        SinkProgress { position: offset(180), watermark: watermark(1_700_000_000_000_000), files: vec![file] };
-    let alerts = SinkProgress { position: offset(200), watermark: watermark(1_700_000_060_000_000), files: Vec::new() };
+    let archive = SinkProgress {
+        position: offset(180),
+        watermark: watermark(1_700_000_000_000_000),
+        covered: None,
+        files: vec![file],
+    };
+    let alerts = SinkProgress {
+        position: offset(200),
+        watermark: watermark(1_700_000_060_000_000),
+        covered: None,
+        files: Vec::new(),
+    };
     Manifest {
         version: MANIFEST_VERSION,
         pipeline: "0e0f6a3e-0000-4000-8000-000000000001".into(),
@@ -40,6 +49,7 @@ fn manifest() -> Manifest {
         generation: Generation::FIRST.next(),
         kind: ManifestKind::Checkpoint,
         predecessor: None,
+        num_first_partitions: None,
         epoch: Some(Epoch::FIRST),
         offset: Some(offset(200)),
         watermark: watermark(1_700_000_060_000_000),
@@ -123,4 +133,20 @@ fn progress_that_contradicts_itself_is_refused() {
 fn what_must_hold_is_checked_before_writing_too() {
     let wrong = Manifest { offset: Some(offset(10)), ..manifest() };
     assert_eq!(wrong.to_bytes().unwrap_err().kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn what_was_added_to_version_1_is_read_back_and_absent_in_older_manifests() {
+    let mut newer = manifest();
+    newer.num_first_partitions = Some(3);
+    newer.sinks.get_mut("archive").unwrap().covered = Some(offset(180));
+    let text = String::from_utf8(newer.to_bytes().unwrap().to_vec()).unwrap();
+    assert!(text.contains("\"num_first_partitions\": 3") && text.contains("\"covered\": 180"), "{text}");
+    assert_eq!(read(&text).unwrap(), newer);
+    assert_eq!(read(GOLDEN).unwrap().sinks["archive"].covered, None);
+    // Files reach at least to the end of the last one, and at most to the position.
+    for covered in [179, 181] {
+        newer.sinks.get_mut("archive").unwrap().covered = Some(offset(covered));
+        assert_eq!(newer.to_bytes().unwrap_err().kind(), ErrorKind::Internal, "{covered}");
+    }
 }

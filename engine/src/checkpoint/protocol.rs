@@ -39,9 +39,14 @@ pub struct Progress {
 }
 
 /// The claim that follows `newest`: the next number and generation, the same progress. The files of the one before come
-/// along, since nothing but the newest manifest is read to finish them.
+/// along, since nothing but the newest manifest is read to finish them. `num_first_partitions` is for a unit's first claim.
 #[must_use]
-pub fn claim_after(newest: Option<&Manifest>, unit: &StateUnit, signature: Signature) -> Manifest {
+pub fn claim_after(
+    newest: Option<&Manifest>,
+    unit: &StateUnit,
+    num_first_partitions: Option<u32>,
+    signature: Signature,
+) -> Manifest {
     let (number, generation, predecessor) = match newest {
         None => (ManifestNumber::FIRST, Generation::FIRST, Predecessor::Nobody),
         Some(newest) => {
@@ -61,6 +66,7 @@ pub fn claim_after(newest: Option<&Manifest>, unit: &StateUnit, signature: Signa
         generation,
         kind: ManifestKind::Claim,
         predecessor: Some(predecessor),
+        num_first_partitions: newest.map_or(num_first_partitions, |newest| newest.num_first_partitions),
         epoch: newest.and_then(|newest| newest.epoch),
         offset: newest.and_then(|newest| newest.offset),
         watermark: newest.map_or(Watermark::NONE, |newest| newest.watermark),
@@ -107,6 +113,7 @@ pub fn checkpoint_after(last: &Manifest, progress: Progress, signature: Signatur
         generation: last.generation,
         kind: ManifestKind::Checkpoint,
         predecessor: None,
+        num_first_partitions: last.num_first_partitions,
         epoch: Some(progress.epoch),
         offset: Some(progress.offset),
         watermark: progress.watermark,
@@ -131,6 +138,11 @@ fn refuse_going_back(last: &Manifest, progress: &Progress) -> Result<(), String>
         let Some(before) = last.sinks.get(name) else { continue };
         if sink.position < before.position {
             return Err(format!("the position of sink {name} goes back from {} to {}", before.position, sink.position));
+        }
+        let covered = |sink: &SinkProgress| sink.covered.unwrap_or(sink.position);
+        if covered(sink) < covered(before) {
+            let (before, now) = (covered(before), covered(sink));
+            return Err(format!("the files of sink {name} reached to {before}, and now to {now}"));
         }
     }
     Ok(())
@@ -235,6 +247,8 @@ pub struct Resume {
     /// Each sink of the pipeline, and where it is: rows of records below it are not to be given to it again. A sink that
     /// is new starts at `published`.
     pub positions: BTreeMap<String, Offset>,
+    /// By sink as `positions`: where the range of a sink's next file begins.
+    pub covered: BTreeMap<String, Offset>,
     /// The manifest's offset. No checkpoint before it has been reached.
     pub published: Offset,
     /// The driver's epoch of the manifest.
@@ -253,13 +267,15 @@ pub struct Resume {
 pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
     let (Some(published), Some(epoch)) = (newest.offset, newest.epoch) else { return Recovery::Fresh };
     let (mut offset, mut watermark) = (published, newest.watermark);
-    let mut positions = BTreeMap::new();
+    let (mut positions, mut covered) = (BTreeMap::new(), BTreeMap::new());
     for name in sinks {
         let Some(sink) = newest.sinks.get(name) else {
             positions.insert(name.clone(), published);
+            covered.insert(name.clone(), published);
             continue;
         };
         positions.insert(name.clone(), sink.position);
+        covered.insert(name.clone(), sink.covered.unwrap_or(sink.position));
         if sink.position < offset {
             (offset, watermark) = (sink.position, sink.watermark);
         }
@@ -274,6 +290,7 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
         offset,
         watermark,
         positions,
+        covered,
         published,
         epoch,
         gone,

@@ -30,7 +30,7 @@ fn signature() -> Signature {
 }
 
 fn sink(position: i64, micros: i64) -> SinkProgress {
-    SinkProgress { position: offset(position), watermark: watermark(micros), files: Vec::new() }
+    SinkProgress { position: offset(position), watermark: watermark(micros), covered: None, files: Vec::new() }
 }
 
 fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
@@ -45,7 +45,7 @@ fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
 }
 
 fn first_claim() -> Manifest {
-    claim_after(None, &unit(), signature())
+    claim_after(None, &unit(), None, signature())
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_claim_takes_the_next_number_and_generation_and_keeps_the_progress() {
     );
     assert_eq!(claim.offset, None);
     let checkpoint = checkpoint_after(&claim, progress(10, &[("a", sink(7, 5))]), signature()).unwrap();
-    let next = claim_after(Some(&checkpoint), &unit(), signature());
+    let next = claim_after(Some(&checkpoint), &unit(), None, signature());
     assert_eq!(
         (next.number, next.generation, next.predecessor),
         (number(3), Generation::FIRST.next(), Some(Predecessor::MayLive))
@@ -68,8 +68,8 @@ fn a_claim_takes_the_next_number_and_generation_and_keeps_the_progress() {
     );
     let release = release_after(&next, true, signature());
     assert_eq!((release.number, release.generation), (number(4), next.generation));
-    assert_eq!(claim_after(Some(&release), &unit(), signature()).predecessor, Some(Predecessor::Released));
-    assert_eq!(claim_after(Some(&next), &unit(), signature()).predecessor, Some(Predecessor::MayLive));
+    assert_eq!(claim_after(Some(&release), &unit(), None, signature()).predecessor, Some(Predecessor::Released));
+    assert_eq!(claim_after(Some(&next), &unit(), None, signature()).predecessor, Some(Predecessor::MayLive));
 }
 
 #[test]
@@ -79,6 +79,7 @@ fn i4_progress_that_goes_back_is_refused() {
     assert!(refused(progress(9, &[("a", sink(8, 5))])));
     assert!(refused(progress(11, &[("a", sink(7, 5))])));
     assert!(refused(Progress { watermark: watermark(9), ..progress(11, &[("a", sink(8, 5))]) }));
+    assert!(refused(progress(10, &[("a", SinkProgress { covered: Some(offset(7)), ..sink(8, 5) })])));
     assert!(checkpoint_after(&last, progress(10, &[("a", sink(8, 5))]), signature()).is_ok());
 }
 
@@ -86,7 +87,7 @@ fn i4_progress_that_goes_back_is_refused() {
 fn a_unit_without_a_checkpoint_starts_as_configured() {
     let claim = first_claim();
     assert_eq!(recover(&claim, &["a".into()]), Recovery::Fresh);
-    assert_eq!(recover(&claim_after(Some(&claim), &unit(), signature()), &["a".into()]), Recovery::Fresh);
+    assert_eq!(recover(&claim_after(Some(&claim), &unit(), None, signature()), &["a".into()]), Recovery::Fresh);
 }
 
 #[test]
@@ -101,6 +102,31 @@ fn reading_starts_at_the_smallest_position_of_a_sink_that_the_pipeline_has() {
     let expected = [("archive", 40), ("kafka", 100), ("new", 100)].map(|(name, at)| (name.to_owned(), offset(at)));
     assert_eq!(resume.positions, BTreeMap::from(expected));
     assert_eq!(resume.gone, BTreeMap::from([("old".to_owned(), offset(10))]));
+}
+
+#[test]
+fn the_next_file_begins_where_the_files_so_far_end() {
+    let archive = SinkProgress { covered: Some(offset(30)), ..sink(40, 30) };
+    let sinks = [("archive", archive), ("kafka", sink(100, 90))];
+    let checkpoint = checkpoint_after(&first_claim(), progress(100, &sinks), signature()).unwrap();
+    let claim = claim_after(Some(&checkpoint), &unit(), None, signature());
+    let names = ["archive".into(), "kafka".into(), "new".into()];
+    let Recovery::Resume(resume) = recover(&claim, &names) else { panic!() };
+    let expected = [("archive", 30), ("kafka", 100), ("new", 100)].map(|(name, at)| (name.to_owned(), offset(at)));
+    assert_eq!(resume.covered, BTreeMap::from(expected));
+    assert_eq!(resume.positions["archive"], offset(40));
+}
+
+#[test]
+fn the_number_of_first_partitions_is_that_of_the_first_claim_for_good() {
+    let claim = claim_after(None, &unit(), Some(3), signature());
+    let checkpoint = checkpoint_after(&claim, progress(10, &[]), signature()).unwrap();
+    let release = release_after(&checkpoint, true, signature());
+    let again = claim_after(Some(&release), &unit(), Some(5), signature());
+    assert_eq!(again.num_first_partitions, Some(3));
+    // Of one that was made without a number nothing is known later either.
+    let unknown = claim_after(Some(&first_claim()), &unit(), Some(5), signature());
+    assert_eq!(unknown.num_first_partitions, None);
 }
 
 #[test]
@@ -280,7 +306,7 @@ mod interleavings {
                 Stage::Idle => {
                     let newest =
                         self.store.last_key_value().map(|(key, (generation, fact))| manifest(*key, *generation, *fact));
-                    let claim = claim_after(newest.as_ref(), &unit(), signature());
+                    let claim = claim_after(newest.as_ref(), &unit(), None, signature());
                     let may_live = claim.predecessor == Some(Predecessor::MayLive);
                     *stage = Stage::Claiming(claim.number.get(), claim.generation.get(), may_live);
                 }

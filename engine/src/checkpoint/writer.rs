@@ -76,8 +76,8 @@ struct Shared {
     pipeline_id: String,
     /// Where sinks stage files: (the sink's folder, whose they are).
     staging: Mutex<Vec<(Folder, String)>>,
-    /// (source, topic) of the units that had manifests when the path was opened.
-    topics: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// The units that had manifests when the path was opened.
+    known: BTreeSet<StateUnit>,
 }
 
 impl Checkpoints {
@@ -110,8 +110,8 @@ impl Checkpoints {
             }
         };
         let listed = folder.list(UNITS_FOLDER).await?;
-        let units = listed.iter().filter_map(|object| parse_manifest_path(&object.name)).map(|(unit, _)| unit);
-        let topics = units.map(|unit| (unit.source, unit.topic)).collect();
+        let known =
+            listed.iter().filter_map(|object| parse_manifest_path(&object.name)).map(|(unit, _)| unit).collect();
         Ok(Checkpoints {
             shared: Arc::new(Shared {
                 settings,
@@ -119,19 +119,22 @@ impl Checkpoints {
                 folder,
                 pipeline_id,
                 staging: Mutex::default(),
-                topics,
+                known,
             }),
         })
     }
 
-    /// Whether a unit that `writer` claimed was never claimed before, though its topic's others were when the path was
-    /// opened: a partition that was added. It starts at its beginning, whatever the settings say of a first start. Looked
-    /// at when the path is opened, so that the workers of a first start, side by side, do not take each other's for old.
+    /// Whether a unit that `writer` claimed is a partition that was added after the pipeline's first start on its topic. It
+    /// starts at its beginning, whatever the settings say of a first start. That others of its topic were claimed before it
+    /// says nothing: a first start may have failed half-way. Only of a topic whose number of partitions nobody knew then
+    /// (an engine before this one) is it taken for that.
     #[must_use]
     pub fn is_added(&self, writer: &UnitWriter) -> bool {
         let unit = writer.unit();
-        writer.generation() == Generation::FIRST
-            && self.shared.topics.contains(&(unit.source.clone(), unit.topic.clone()))
+        match writer.last.num_first_partitions {
+            Some(number) => i64::from(unit.partition) >= i64::from(number),
+            None => writer.generation() == Generation::FIRST && self.shared.known_of_topic(unit).next().is_some(),
+        }
     }
 
     /// The stores that files are finished in.
@@ -158,6 +161,12 @@ impl Checkpoints {
     /// After `Ok` no older generation publishes. Dropped or failed midway, it has at most taken the unit from others, who
     /// notice; nothing is lost, and it may be called again.
     pub async fn claim(&self, unit: &StateUnit) -> Result<(UnitWriter, Recovery)> {
+        self.claim_of(unit, None).await
+    }
+
+    /// [`Checkpoints::claim`] of a unit whose topic has `num_partitions` now: should this be the pipeline's first start on the
+    /// topic, that is kept, so that partitions that are added later can be told from those that it had.
+    pub async fn claim_of(&self, unit: &StateUnit, num_partitions: Option<u32>) -> Result<(UnitWriter, Recovery)> {
         let shared = &self.shared;
         for _ in 0..CLAIM_ATTEMPTS_MAX {
             let listed = shared.list(unit).await?;
@@ -171,7 +180,11 @@ impl Checkpoints {
             };
             // A writer of its own for each attempt: two tasks of one process must never write the same bytes.
             let writer = WriterIdentity::new(shared.settings.host.as_str());
-            let claim = claim_after(newest.as_ref(), unit, shared.signature(&writer));
+            let num_first_partitions = match &newest {
+                None => shared.num_first_partitions(unit, num_partitions).await?,
+                Some(_) => None,
+            };
+            let claim = claim_after(newest.as_ref(), unit, num_first_partitions, shared.signature(&writer));
             match shared.create(&claim, &claim.to_bytes()?).await? {
                 Created::Ours => {}
                 Created::Taken(_) => continue,
@@ -232,6 +245,30 @@ impl Shared {
                 tracing::warn!(%unit, %error, "staged files of an earlier writer could not be deleted");
             }
         }
+    }
+
+    /// The units of `unit`'s topic that had manifests when the path was opened.
+    fn known_of_topic(&self, unit: &StateUnit) -> impl Iterator<Item = &StateUnit> {
+        let (source, topic) = (unit.source.clone(), unit.topic.clone());
+        self.known.iter().filter(move |known| known.source == source && known.topic == topic)
+    }
+
+    /// What `unit`'s first claim says of its topic: what those of the topic's other units said, or `now` when it is the
+    /// topic's first start. Asked for units without a manifest only.
+    async fn num_first_partitions(&self, unit: &StateUnit, now: Option<u32>) -> Result<Option<u32>> {
+        let mut is_first_start = true;
+        for known in self.known_of_topic(unit).filter(|known| *known != unit) {
+            is_first_start = false;
+            while let Some(newest) = self.list(known).await?.last() {
+                match self.read(known, *newest).await? {
+                    Some(Manifest { num_first_partitions: Some(number), .. }) => return Ok(Some(number)),
+                    Some(_) => break,
+                    // Its writer went on and deleted it while we looked: look again.
+                    None => {}
+                }
+            }
+        }
+        Ok(now.filter(|_| is_first_start))
     }
 
     async fn list(&self, unit: &StateUnit) -> Result<BTreeSet<ManifestNumber>> {

@@ -84,7 +84,7 @@ fn progress(next: i64, files: Vec<StagedFile>) -> Progress {
         watermark: watermark(next),
         sinks: BTreeMap::from([(
             "archive".to_owned(),
-            SinkProgress { position: offset(next), watermark: watermark(next), files },
+            SinkProgress { position: offset(next), watermark: watermark(next), covered: None, files },
         )]),
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
@@ -315,6 +315,39 @@ async fn i3_an_older_generation_is_fenced_and_told_by_whom() {
     }
     assert_eq!(zombie.release().await.unwrap_err().kind(), ErrorKind::Fenced);
     drop(writer.publish(&progress(20, vec![])).await.unwrap());
+}
+
+fn partition(partition: i32) -> StateUnit {
+    StateUnit { partition, ..unit() }
+}
+
+#[tokio::test]
+async fn a_partition_whose_first_claim_failed_is_not_taken_for_one_that_was_added() {
+    let store = Arc::new(InMemory::new());
+    let failing = FaultStore::new(Arc::clone(&store) as _, |_, operation, path| {
+        let is_third = path.as_ref().contains(&manifests_folder(&partition(2)));
+        (operation == Operation::Create && is_third).then_some(Fault::FailBefore)
+    });
+    let checkpoints = open(failing).await.unwrap();
+    for number in [0, 1] {
+        let (mut writer, _) = checkpoints.claim_of(&partition(number), Some(3)).await.unwrap();
+        assert!(!checkpoints.is_added(&writer));
+        drop(writer.publish(&progress(10, vec![])).await.unwrap());
+    }
+    assert!(checkpoints.claim_of(&partition(2), Some(3)).await.is_err());
+    // It starts again, and is killed before the first checkpoint of its new partitions; meanwhile a fourth was added.
+    for _ in 0..2 {
+        let checkpoints = open(Arc::clone(&store)).await.unwrap();
+        for (number, is_added) in [(0, false), (2, false), (3, true)] {
+            let (writer, _) = checkpoints.claim_of(&partition(number), Some(4)).await.unwrap();
+            assert_eq!(checkpoints.is_added(&writer), is_added, "partition {number}");
+        }
+    }
+    // Of a topic whose number nobody knew at first, all that is new is taken for added.
+    let other = |partition| StateUnit { topic: "other".into(), partition, ..unit() };
+    drop(open(Arc::clone(&store)).await.unwrap().claim(&other(0)).await.unwrap());
+    let checkpoints = open(store).await.unwrap();
+    assert!(checkpoints.is_added(&checkpoints.claim_of(&other(1), Some(2)).await.unwrap().0));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tidemill_udfs::functions::{LoadedModel, Models};
 use tidemill_udfs::scorer;
 
+use crate::checkpoint::store::store_error;
 use crate::checkpoint::{open_store, sha256_hex};
 use crate::error::{Error, Result};
 use crate::pipeline::settings;
@@ -60,7 +61,7 @@ fn unreadable(error: object_store::Error) -> Error {
         object_store::Error::NotFound { .. } => Error::invalid(
             "there is no such file; make one with `tidemill train`, or point `uri` at a LightGBM text model",
         ),
-        other => Error::unavailable("the file cannot be read").with_source(other),
+        other => store_error("read", "the file", other),
     }
 }
 

@@ -8,7 +8,7 @@ mod cases;
 mod file;
 mod forms;
 mod location;
-mod options;
+pub(crate) mod options;
 mod problem;
 mod report;
 mod schema;

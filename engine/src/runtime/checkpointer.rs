@@ -37,6 +37,8 @@ pub(crate) struct Claimed {
     pub(crate) start: StartAt,
     /// In the order of the driver's sinks; `None` when nothing was ever published.
     pub(crate) sink_positions: Option<Vec<Offset>>,
+    /// In the same order: where the ranges of each sink's files end.
+    pub(crate) sinks_covered: Option<Vec<Offset>>,
     pub(crate) watermark: Watermark,
     pub(crate) published: Option<Offset>,
 }
@@ -135,11 +137,16 @@ impl Checkpointer {
     }
 
     /// Claims units and says where each starts; finishes what their last manifests began.
-    pub(crate) fn claim(&mut self, units: &[(Assignment, StateUnit)], sinks: &[String]) -> Result<Vec<Claimed>> {
+    pub(crate) fn claim(
+        &mut self,
+        units: &[(Assignment, StateUnit)],
+        sinks: &[String],
+        num_partitions: impl Fn(&StateUnit) -> Option<u32>,
+    ) -> Result<Vec<Claimed>> {
         let Some(checkpoints) = self.checkpoints.clone() else {
             return Ok(units.iter().map(|(assignment, unit)| unclaimed(*assignment, unit)).collect());
         };
-        let claims = units.iter().map(|(_, unit)| checkpoints.claim(unit));
+        let claims = units.iter().map(|(_, unit)| checkpoints.claim_of(unit, num_partitions(unit)));
         let results = self.io.block_on(join_all(claims));
         let mut claimed = Vec::with_capacity(units.len());
         for ((assignment, unit), result) in units.iter().zip(results) {
@@ -331,6 +338,7 @@ fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
         unit: unit.clone(),
         start: StartAt::Configured,
         sink_positions: None,
+        sinks_covered: None,
         watermark: Watermark::NONE,
         published: None,
     }
@@ -344,11 +352,13 @@ fn recovered_claim(assignment: Assignment, unit: &StateUnit, recovery: Recovery,
                 tracing::warn!(%unit, sink, position = position.get(), published = resume.published.get(), "a sink of the last run is gone from the pipeline; what it had not written will not be written");
             }
             let position = |sink: &String| resume.positions.get(sink).copied().unwrap_or(resume.published);
+            let covered = |sink: &String| resume.covered.get(sink).copied().unwrap_or(resume.published);
             Claimed {
                 assignment,
                 unit: unit.clone(),
                 start: StartAt::Stored(resume.offset),
                 sink_positions: Some(sinks.iter().map(position).collect()),
+                sinks_covered: Some(sinks.iter().map(covered).collect()),
                 watermark: resume.watermark,
                 published: Some(resume.published),
             }
@@ -361,9 +371,10 @@ fn sink_progress(units: &[PreparedUnit], unit: &UnitSnapshot) -> SinkProgress {
         Some(prepared) => SinkProgress {
             position: prepared.position,
             watermark: prepared.watermark.unwrap_or(unit.watermark),
+            covered: prepared.covered,
             files: prepared.files.clone(),
         },
-        None => SinkProgress { position: unit.processed, watermark: unit.watermark, files: Vec::new() },
+        None => SinkProgress { position: unit.processed, watermark: unit.watermark, covered: None, files: Vec::new() },
     }
 }
 

@@ -207,7 +207,8 @@ impl Worker {
         }
         let num_sinks = self.driver.num_sinks();
         let names: Vec<String> = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
-        let claimed = self.checkpointer.claim(&units, &names)?;
+        let source = &self.feeds[index].source;
+        let claimed = self.checkpointer.claim(&units, &names, |unit| source.num_partitions(&unit.topic))?;
         let starts: Vec<(Assignment, StartAt)> = claimed.iter().map(|claim| (claim.assignment, claim.start)).collect();
         let resolved = self.feeds[index].source.start(&starts)?;
         for claim in claimed {
@@ -218,6 +219,10 @@ impl Worker {
             };
             self.driver.sources[index].decoder.set_watermark(claim.assignment, claim.watermark);
             let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![*offset; num_sinks]);
+            let covered = claim.sinks_covered.unwrap_or_else(|| vec![*offset; num_sinks]);
+            for (lane, covered) in self.driver.all_sinks().zip(covered) {
+                lane.sink.take_over(claim.assignment, &claim.unit, covered);
+            }
             tracing::info!(unit = %claim.unit, offset = offset.get(), "partition taken over");
             let held = HeldUnit {
                 source: index,

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use super::json_rows::JsonRows;
 use super::{PrepareRequest, PreparedUnit, Sink};
 use crate::error::{Error, Result};
-use crate::types::{Assignment, Units};
+use crate::types::{Assignment, Offset, StateUnit, Units};
 
 /// See the module.
 pub struct ConsoleSink<W> {
@@ -42,6 +42,9 @@ fn failed(error: std::io::Error) -> Error {
 }
 
 impl<W: Write + Send> Sink for ConsoleSink<W> {
+    /// Lines have no ranges.
+    fn take_over(&mut self, _assignment: Assignment, _unit: &StateUnit, _covered: Offset) {}
+
     fn write(&mut self, batch: &RecordBatch, _units: &Units) -> Result<()> {
         self.rows.encode(batch)?;
         let mut text = Vec::new();
@@ -71,7 +74,6 @@ impl<W: Write + Send> Sink for ConsoleSink<W> {
 mod tests {
     use super::*;
     use crate::sink::recorded::tests::numbered_rows;
-    use crate::types::{Offset, StateUnit};
 
     #[test]
     fn rows_are_lines_of_json() {

@@ -43,6 +43,8 @@ pub struct PreparedUnit {
     /// W before the record at `position`, when that lies below where the unit's rows were written up to; `None` when the
     /// position is just there, where the driver knows W. A restart begins at the smallest position, with its W.
     pub watermark: Option<Watermark>,
+    /// Of a sink of files: where the ranges of its files so far end, which may lie below the position.
+    pub covered: Option<Offset>,
     /// Files to be renamed after that.
     pub files: Vec<StagedFile>,
 }
@@ -60,14 +62,23 @@ impl PrepareRequest {
     /// The answer of a sink that writes no files and has everything out.
     #[must_use]
     pub fn without_files(self) -> Vec<PreparedUnit> {
-        let prepared =
-            |(assignment, position, _)| PreparedUnit { assignment, position, watermark: None, files: Vec::new() };
+        let prepared = |(assignment, position, _)| PreparedUnit {
+            assignment,
+            position,
+            watermark: None,
+            covered: None,
+            files: Vec::new(),
+        };
         self.upto.into_iter().map(prepared).collect()
     }
 }
 
 /// Where rows go.
 pub trait Sink: Send + std::fmt::Debug {
+    /// A unit is ours from now on: its rows come next. The ranges of the files that were made of it end at `covered`, so
+    /// that is where the next one begins, whatever its first row is: records that became no row lie in some range too.
+    fn take_over(&mut self, assignment: Assignment, unit: &StateUnit, covered: Offset);
+
     /// Takes rows: visible columns, then the hidden ones (`types::position`). After `Ok` the sink owns them. It may wait
     /// for room in its queue (backpressure), never without bound: then `Unavailable`.
     fn write(&mut self, batch: &RecordBatch, units: &Units) -> Result<()>;

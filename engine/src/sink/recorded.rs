@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 
 use super::{PrepareRequest, PreparedUnit, Sink};
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::{Assignment, Units};
+use crate::types::{Assignment, Offset, StateUnit, Units};
 
 /// What a recorded sink was given, and what it is told.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub struct Recording {
     pub batches: Vec<RecordBatch>,
     /// Number of batches that were there when the last checkpoint began.
     pub num_batches_prepared: usize,
+    /// Units that were taken over, and where the ranges of their files end, in order.
+    pub taken_over: Vec<(Assignment, Offset)>,
     /// Units that were forgotten, in order.
     pub forgotten: Vec<Assignment>,
     /// While true, nothing becomes durable.
@@ -55,6 +57,10 @@ impl Recording {
 }
 
 impl Sink for RecordedSink {
+    fn take_over(&mut self, assignment: Assignment, _unit: &StateUnit, covered: Offset) {
+        self.recording().taken_over.push((assignment, covered));
+    }
+
     fn write(&mut self, batch: &RecordBatch, _units: &Units) -> Result<()> {
         let mut recording = self.recording();
         recording.fail_if_told()?;
@@ -93,7 +99,7 @@ pub(super) mod tests {
     use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 
     use super::*;
-    use crate::types::{Offset, StateUnit, hidden_fields};
+    use crate::types::hidden_fields;
 
     /// Rows `n` of one unit, each from the record with the same offset.
     pub(in crate::sink) fn numbered_rows(unit: Assignment, numbers: Range<i64>) -> RecordBatch {

@@ -167,6 +167,10 @@ impl Source for GeneratedSource {
 
     fn report(&mut self, _: &[(Assignment, Offset)]) {}
 
+    fn num_partitions(&self, _topic: &str) -> Option<u32> {
+        None
+    }
+
     fn progress(&self) -> Vec<PartitionProgress> {
         let position = self.next.and_then(Offset::new);
         let progress = |position| PartitionProgress {

@@ -119,6 +119,10 @@ pub trait Source: Send + std::fmt::Debug {
     /// Tells the outer system our positions, for its dashboards only; truth is the manifest. Best effort.
     fn report(&mut self, positions: &[(Assignment, Offset)]);
 
+    /// Number of partitions that a topic had when this source opened; `None` when a source has no number that may grow.
+    /// Known from the first [`SourceEvent::Assigned`] on.
+    fn num_partitions(&self, topic: &str) -> Option<u32>;
+
     /// How far each started partition is.
     fn progress(&self) -> Vec<PartitionProgress>;
 

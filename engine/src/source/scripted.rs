@@ -126,6 +126,10 @@ impl Source for ScriptedSource {
         self.script().reports.extend(positions.iter().copied());
     }
 
+    fn num_partitions(&self, _topic: &str) -> Option<u32> {
+        None
+    }
+
     fn progress(&self) -> Vec<PartitionProgress> {
         let script = self.script();
         let progress = |(assignment, position): (&Assignment, &Offset)| PartitionProgress {

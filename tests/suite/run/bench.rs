@@ -18,7 +18,7 @@ use tidemill::checkpoint::inspect::Inspector;
 use tidemill::checkpoint::{Stores, sha256_hex};
 use tidemill_udfs::scorer::{Column, Model, Scratch};
 
-use crate::harness::{Ended, Process, Seen, broker, consume_all, make_topic, produce, unique};
+use crate::harness::{Ended, Process, Seen, broker, consume_all, joined_ranges, make_topic, produce, unique};
 
 const MODEL: &str = include_str!("../../../udfs/testdata/binary_31.txt");
 /// About every third row is an alert.
@@ -222,16 +222,20 @@ impl Bench {
         })
     }
 
+    /// Names of the archive's files, those that readers skip left out.
+    pub(crate) fn archived_names(&self) -> Vec<String> {
+        let folder = self.stores().open(&self.lake).unwrap();
+        let names = block_on(folder.list("")).unwrap().into_iter().map(|object| object.name);
+        names.filter(|name| !name.split('/').any(|part| part.starts_with('_'))).collect()
+    }
+
     /// (partition, offset, id) of all archived rows, sorted. Readers skip names that begin with `_`.
     pub(crate) fn archive(&self) -> Vec<(i32, i64, i64)> {
         let folder = self.stores().open(&self.lake).unwrap();
-        let mut rows = Vec::new();
+        let (names, mut rows) = (self.archived_names(), Vec::new());
         block_on(async {
-            for object in folder.list("").await.unwrap() {
-                if object.name.split('/').any(|part| part.starts_with('_')) {
-                    continue;
-                }
-                let bytes = folder.read(&object.name, u64::MAX).await.unwrap().unwrap();
+            for name in names {
+                let bytes = folder.read(&name, u64::MAX).await.unwrap().unwrap();
                 for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
                     let batch = batch.unwrap();
                     let (ids, offsets) =
@@ -437,9 +441,14 @@ impl Log {
         }
     }
 
-    /// Checks archive, alerts and dead letters. The archive has each row once, whatever happened.
+    /// Checks archive, alerts and dead letters. The archive has each row once, whatever happened, and the ranges of its files
+    /// join.
     pub(crate) fn check_all(&self, bench: &Bench, may_repeat: bool) {
         assert_eq!(bench.archive(), self.rows());
+        for (partition, covered) in joined_ranges(&bench.archived_names()) {
+            let mut offsets = self.records.iter().filter(|one| one.partition == partition).map(|one| one.offset);
+            assert_eq!(Some(covered.start), offsets.next(), "the first file of partition {partition} begins later");
+        }
         self.check_alerts(&bench.alerts(), may_repeat);
         self.check_dead_letters(&consume_all(&bench.dead_letters), may_repeat);
     }

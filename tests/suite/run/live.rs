@@ -7,9 +7,9 @@ use tidemill::sink::kafka::KafkaAdmin;
 use tidemill::types::Offset;
 
 use super::bench::{Bench, Log, address, files_below, taken_over, wait_until, wait_until_published};
-use crate::harness::broker;
+use crate::harness::{broker, joined_ranges};
 
-fn admin() -> KafkaAdmin {
+pub(crate) fn admin() -> KafkaAdmin {
     KafkaAdmin::open(&KafkaConnection {
         bootstrap_servers: broker(),
         security_protocol: None,
@@ -51,6 +51,19 @@ fn until_now_reads_each_record_once_over_three_partitions_and_two_workers() {
     assert_eq!(counts(&bench.run(&file).log).0, 1_000);
     log.check_all(&bench, false);
     assert_eq!(files_below(&bench.folder.path().join("lake/_staging")), 0, "staged files were left");
+}
+
+#[test]
+fn ranges_of_archived_files_join_over_restarts_though_the_first_and_the_last_records_become_no_rows() {
+    let bench = Bench::new(1);
+    let mut log = Log::new(&bench, 1);
+    // 100 and 197 are rejected.
+    for ids in [0..100, 100..101, 101..198, 198..300] {
+        log.append(ids);
+        bench.run(&bench.file());
+        log.check_all(&bench, false);
+    }
+    assert_eq!(joined_ranges(&bench.archived_names()).remove(&0), Some(0..300));
 }
 
 #[test]

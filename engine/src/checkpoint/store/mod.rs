@@ -1,6 +1,7 @@
 //! Object stores by URI: local folders (durable: `durable.rs`) and S3. The only place that opens one; the environment comes
 //! in as a function and is not read here. What an object means is `writer.rs`'s business.
 
+mod answer;
 mod conditional;
 mod durable;
 mod folder;
@@ -15,6 +16,8 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use crate::error::{Error, Result};
+
+use answer::Answer;
 
 pub use conditional::{Created, RetryPolicy};
 pub use durable::DurableLocal;
@@ -99,23 +102,33 @@ impl Stores {
     }
 }
 
-/// What an error of a store means to us. The message never has the body of a refused request, which may quote credentials.
+/// What an error of a store means to us. Neither the message nor its cause has the body of an answer, which may quote
+/// credentials.
 pub(crate) fn store_error(act: &str, place: &str, error: object_store::Error) -> Error {
     use object_store::Error as StoreError;
-    match error {
+    let answer = Answer::of(&error);
+    let said = answer.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
+    let refused = match &error {
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => Error::invalid(format!(
-            "cannot {act} {place}: the store refuses these credentials; expected ones that may read, write, list and delete there"
+            "cannot {act} {place}: the store refuses these credentials; expected ones that may read, write, list and delete there{said}"
         )),
-        error @ (StoreError::NotImplemented { .. }
+        _ if answer.as_ref().is_some_and(Answer::refuses_credentials) => Error::invalid(format!(
+            "cannot {act} {place}: the store refuses these credentials; expected ones that are valid now, for this endpoint and region{said}"
+        )),
+        StoreError::NotImplemented { .. }
         | StoreError::NotSupported { .. }
         | StoreError::UnknownConfigurationKey { .. }
-        | StoreError::InvalidPath { .. }) => Error::invalid(format!("cannot {act} {place}")).with_source(error),
+        | StoreError::InvalidPath { .. } => Error::invalid(format!("cannot {act} {place}{said}")),
         // Not found where something must be: a bucket that does not exist is the common case.
-        error @ StoreError::NotFound { .. } => {
-            Error::invalid(format!("cannot {act} {place}: it is not there (for S3: does the bucket exist?)"))
-                .with_source(error)
+        _ if matches!(error, StoreError::NotFound { .. }) || answer.as_ref().is_some_and(Answer::misses_bucket) => {
+            Error::invalid(format!("cannot {act} {place}: it is not there (for S3: does the bucket exist?){said}"))
         }
-        error => Error::unavailable(format!("cannot {act} {place}")).with_source(error),
+        _ => Error::unavailable(format!("cannot {act} {place}{said}")),
+    };
+    match &error {
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => refused,
+        _ if answer.is_some() => refused,
+        _ => refused.with_source(error),
     }
 }
 

@@ -61,6 +61,74 @@ fn the_variables_that_pass_through_are_known_to_the_client() {
     assert!(open_store("s3://b/x", &env).is_ok());
 }
 
+/// An S3 endpoint on loopback that answers every request with `status` and `body`.
+async fn stub(status: &'static str, body: String) -> (tokio::task::JoinHandle<()>, Folder) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::runtime::Handle::current().spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 64 << 10];
+            drop(stream.read(&mut request).await);
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            drop(stream.write_all(format!("{head}{body}").as_bytes()).await);
+        }
+    });
+    let env = move |name: &str| match name {
+        "AWS_ENDPOINT_URL" => Some(endpoint.clone()),
+        "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => Some("x".to_owned()),
+        _ => None,
+    };
+    (server, Stores::new(env).open("s3://bucket/c").unwrap())
+}
+
+#[tokio::test]
+async fn what_a_store_answers_is_named_by_status_and_code_and_its_body_is_shown_nowhere() {
+    const CANARY: &str = "canary-4111111111111111";
+    let cases = [
+        ("400 Bad Request", "ExpiredToken", ErrorKind::Invalid),
+        ("400 Bad Request", "InvalidToken", ErrorKind::Invalid),
+        ("403 Forbidden", "InvalidAccessKeyId", ErrorKind::Invalid),
+        ("403 Forbidden", "SignatureDoesNotMatch", ErrorKind::Invalid),
+        ("400 Bad Request", "RequestTimeout", ErrorKind::Unavailable),
+        ("404 Not Found", "NoSuchBucket", ErrorKind::Invalid),
+    ];
+    for (status, code, kind) in cases {
+        let body = format!(
+            "<Error><Code>{code}</Code><Message>{CANARY}</Message><Token-0>{CANARY}</Token-0></Error>\n{CANARY}"
+        );
+        let (server, folder) = stub(status, body).await;
+        let content = Bytes::from_static(b"1");
+        let results = [
+            folder.write("x", content.clone()).await.unwrap_err(),
+            folder.create("x", &content, 10, &QUICK).await.unwrap_err(),
+            folder.list("").await.unwrap_err(),
+            folder.rename("x", "y").await.map(|_| Error::invalid(status)).unwrap_or_else(|error| error),
+        ];
+        server.abort();
+        for error in results {
+            assert!(error.to_string().contains(status), "{error}");
+            assert_eq!(error.kind(), kind, "{error}");
+            let mut cause = Some(&error as &dyn std::error::Error);
+            while let Some(error) = cause {
+                assert!(!error.to_string().contains(CANARY) && !format!("{error:?}").contains(CANARY), "{error:?}");
+                cause = error.source();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_code_of_an_answer_is_told_and_one_that_is_no_word_is_not() {
+    for (code, is_told) in [("ExpiredToken", true), ("canary 4111-1111", false)] {
+        let (server, folder) = stub("400 Bad Request", format!("<Error><Code>{code}</Code></Error>")).await;
+        let error = folder.write("x", Bytes::from_static(b"1")).await.unwrap_err();
+        server.abort();
+        assert_eq!(error.to_string().contains(code), is_told, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn good_stores_pass_the_self_test_and_are_left_clean() {
     let folder = tempfile::tempdir().unwrap();

@@ -183,8 +183,13 @@ impl Validator<'_> {
     }
 
     fn options(&mut self, path: &[&str], options: &Named<OptionText>) -> std::collections::BTreeMap<String, String> {
-        for (option, _) in &options.0 {
+        for (index, (option, _)) in options.0.iter().enumerate() {
             let at = [path, &["options", option]].concat();
+            let name = options::canonical(option);
+            if let Some((other, _)) = options.0[..index].iter().find(|(other, _)| options::canonical(other) == name) {
+                let message = format!("the option {} is set twice, also as {}", quoted(option), quoted(other));
+                self.refuse_key(&at, message, "the two are one option: keep one of them");
+            }
             if let Some(why) = options::refusal(option) {
                 self.refuse_key(&at, format!("the option {} cannot be set", quoted(option)), why);
             } else if is_secret_key(option) {

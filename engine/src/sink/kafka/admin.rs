@@ -1,10 +1,10 @@
-//! What the demo, `generate` and the tests ask of a cluster: topics, their partitions, and the deletion of old records. The
-//! engine itself never changes a cluster. Blocking; may be called from anywhere.
+//! What is asked of a cluster besides records: by sinks what a topic takes, and by the demo, `generate` and the tests topics,
+//! their partitions, and the deletion of old records. The engine itself never changes a cluster. Blocking; may be called from anywhere.
 
 use std::future::Future;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset as Position, TopicPartitionList};
@@ -71,6 +71,18 @@ impl KafkaAdmin {
             .iter()
             .try_for_each(|element| element.error())
             .map_err(|error| refused(&what, error.rdkafka_error_code().unwrap_or(Code::Unknown)))
+    }
+
+    /// Bytes that a topic takes as one batch: its `max.message.bytes`.
+    pub fn message_bytes_max(&self, topic: &str) -> Result<usize> {
+        const NAME: &str = "max.message.bytes";
+        let topics = [ResourceSpecifier::Topic(topic)];
+        let results = wait(self.client.describe_configs(&topics, &self.options))?;
+        let what = format!("`{NAME}` of topic `{topic}` cannot be read");
+        let described =
+            results.into_iter().next().unwrap_or(Err(Code::Unknown)).map_err(|code| refused(&what, code))?;
+        let value = described.get(NAME).and_then(|entry| entry.value.as_deref()?.parse().ok());
+        value.ok_or_else(|| Error::unavailable(format!("{what}: the kafka cluster says no number")))
     }
 
     /// Number of partitions of a topic; `None` when there is no such topic.

@@ -22,7 +22,8 @@ use super::json_rows::JsonRows;
 use super::{PrepareRequest, PreparedUnit, Sink};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{self, KafkaConnection};
-use crate::types::{Assignment, Hidden, Units, num_visible};
+use crate::source::kafka::embedded::is_embedded;
+use crate::types::{Assignment, Hidden, Offset, StateUnit, Units, num_visible};
 
 /// The column whose value goes into the header `tidemill-model-version`.
 pub const MODEL_VERSION_COLUMN: &str = "model_version";
@@ -36,9 +37,18 @@ fn visible_column<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a dyn Arra
 /// What a batch becomes.
 #[derive(Debug)]
 enum Content {
-    Rows { rows: JsonRows, key: Option<String> },
-    DeadLetters,
+    Rows {
+        rows: JsonRows,
+        key: Option<String>,
+    },
+    /// With the bytes that their topic takes as one record.
+    DeadLetters {
+        bytes_max: usize,
+    },
 }
+
+/// What a topic takes when nobody has set anything else: Kafka's default of `max.message.bytes`.
+const MESSAGE_BYTES_MAX: usize = 1_048_588;
 
 /// A Kafka sink; see the module.
 #[derive(Debug)]
@@ -57,12 +67,21 @@ impl KafkaSink {
 
     /// A sink of dead letters: batches have the columns that `dead_letter` names. The key of the settings is not used.
     pub fn open_dead_letter(settings: &settings::KafkaSink, timeout: Duration) -> Result<KafkaSink> {
-        KafkaSink::with(settings, Content::DeadLetters, timeout)
+        KafkaSink::with(settings, Content::DeadLetters { bytes_max: MESSAGE_BYTES_MAX }, timeout)
     }
 
-    fn with(settings: &settings::KafkaSink, content: Content, timeout: Duration) -> Result<KafkaSink> {
+    fn with(settings: &settings::KafkaSink, mut content: Content, timeout: Duration) -> Result<KafkaSink> {
         // What is written belongs to one epoch; waiting for more of it would only add to its latency.
-        let producer = Producer::open(&settings.connection, &settings.topic, "0", timeout)?;
+        let open = |batch_bytes| Producer::open(&settings.connection, &settings.topic, "0", batch_bytes, timeout);
+        let mut producer = open(producer::BATCH_BYTES)?;
+        let message_bytes_max = message_bytes_max(settings);
+        if message_bytes_max < producer::BATCH_BYTES {
+            // The topic's limit is for a batch as a whole: several small records together must not exceed it either.
+            producer = open(message_bytes_max)?;
+        }
+        if let Content::DeadLetters { bytes_max } = &mut content {
+            *bytes_max = message_bytes_max.min(producer::MESSAGE_BYTES_MAX);
+        }
         Ok(KafkaSink { producer, content, preparing: None })
     }
 
@@ -78,14 +97,30 @@ impl KafkaSink {
     }
 }
 
+/// The topic's `max.message.bytes`. Who may not read it, or gets no answer, goes by Kafka's default.
+fn message_bytes_max(settings: &settings::KafkaSink) -> usize {
+    let topic = &*settings.topic;
+    if is_embedded(&settings.connection.bootstrap_servers) {
+        return MESSAGE_BYTES_MAX;
+    }
+    let asked = KafkaAdmin::open(&settings.connection).and_then(|admin| admin.message_bytes_max(topic));
+    asked.unwrap_or_else(|error| {
+        tracing::info!(topic, assumed = MESSAGE_BYTES_MAX, %error, "the topic's max.message.bytes is not known");
+        MESSAGE_BYTES_MAX
+    })
+}
+
 impl Sink for KafkaSink {
+    /// Records have no ranges.
+    fn take_over(&mut self, _assignment: Assignment, _unit: &StateUnit, _covered: Offset) {}
+
     fn write(&mut self, batch: &RecordBatch, units: &Units) -> Result<()> {
         match &mut self.content {
             Content::Rows { rows, key } => write_rows(&mut self.producer, rows, key.as_deref(), batch, units)?,
-            Content::DeadLetters => {
+            Content::DeadLetters { bytes_max } => {
                 let letters = DeadLetters::of(batch)?;
                 for row in 0..batch.num_rows() {
-                    self.producer.send(letters.outgoing(row))?;
+                    self.producer.send(letters.outgoing(row, *bytes_max))?;
                 }
             }
         }
@@ -170,7 +205,7 @@ impl KafkaWriter {
     /// Waits at most `timeout` for the cluster; the topic must be there. Records wait up to `linger` for company.
     pub fn open(connection: &KafkaConnection, topic: &str, linger: Duration, timeout: Duration) -> Result<KafkaWriter> {
         let linger = linger.as_millis().min(900_000).to_string();
-        Ok(KafkaWriter { producer: Producer::open(connection, topic, &linger, timeout)? })
+        Ok(KafkaWriter { producer: Producer::open(connection, topic, &linger, producer::BATCH_BYTES, timeout)? })
     }
 
     /// Sends a record; waits for room in the queue. The partition follows from the key as Java's producers have it.

@@ -6,20 +6,24 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::settings::KafkaConnection;
-use crate::source::kafka::{client_config, client_error, config_error, log_line, now};
+use crate::source::kafka::{client_config, client_error, config_error, log_line, now, set_all};
 
 /// How long a full queue may stay full.
 const ROOM: Duration = Duration::from_secs(60);
 /// How long a topic may take to appear; brokers that make topics on demand need a moment.
 const TOPIC_APPEARS: Duration = Duration::from_secs(5);
 const QUESTION: Duration = Duration::from_secs(5);
+/// Bytes of a batch, unless its topic takes less; the client's own default.
+pub(super) const BATCH_BYTES: usize = 1_000_000;
+/// Bytes of a record that the client itself refuses to exceed.
+pub(super) const MESSAGE_BYTES_MAX: usize = 100 << 20;
 
 /// What a sink has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,6 +114,29 @@ pub(super) struct Outgoing<'a> {
     pub(super) timestamp: Option<i64>,
 }
 
+/// The producer's configuration.
+pub(super) fn producer_config(connection: &KafkaConnection, linger: &str, batch_bytes: usize) -> ClientConfig {
+    let (batch_bytes, message_bytes_max) = (batch_bytes.max(1).to_string(), MESSAGE_BYTES_MAX.to_string());
+    let defaults = [
+        ("linger.ms", linger),
+        ("queue.buffering.max.messages", "100000"),
+        ("queue.buffering.max.kbytes", "131072"),
+        // The cluster decides what is too large.
+        ("message.max.bytes", &*message_bytes_max),
+        ("batch.size", &*batch_bytes),
+        ("reconnect.backoff.max.ms", "2000"),
+    ];
+    let owned = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("partitioner", "murmur2_random"),
+        ("delivery.timeout.ms", "0"),
+    ];
+    let mut config = client_config(connection, &defaults);
+    set_all(&mut config, owned);
+    config
+}
+
 /// A producer to one topic.
 pub(super) struct Producer {
     client: BaseProducer<Deliveries>,
@@ -126,27 +153,16 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    /// Opens a producer and makes sure that its topic is there, waiting at most `timeout` for the cluster.
-    pub(super) fn open(connection: &KafkaConnection, topic: &str, linger: &str, timeout: Duration) -> Result<Producer> {
-        let mut config = client_config(
-            connection,
-            &[
-                ("linger.ms", linger),
-                ("queue.buffering.max.messages", "100000"),
-                ("queue.buffering.max.kbytes", "131072"),
-                // The cluster decides what is too large.
-                ("message.max.bytes", "104857600"),
-                ("reconnect.backoff.max.ms", "2000"),
-            ],
-        );
-        for (option, value) in [
-            ("enable.idempotence", "true"),
-            ("acks", "all"),
-            ("partitioner", "murmur2_random"),
-            ("message.timeout.ms", "0"),
-        ] {
-            config.set(option, value);
-        }
+    /// Opens a producer and makes sure that its topic is there, waiting at most `timeout` for the cluster. Several records
+    /// together make batches of at most `batch_bytes`.
+    pub(super) fn open(
+        connection: &KafkaConnection,
+        topic: &str,
+        linger: &str,
+        batch_bytes: usize,
+        timeout: Duration,
+    ) -> Result<Producer> {
+        let config = producer_config(connection, linger, batch_bytes);
         let deliveries = Deliveries { topic: topic.to_owned(), ..Deliveries::default() };
         let client = config.create_with_context(deliveries).map_err(config_error)?;
         let producer = Producer { client, topic: topic.to_owned(), half: 0, records: 0, bytes: 0 };

@@ -19,7 +19,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::sink::recorded::tests::numbered_rows;
 use crate::source::kafka::embedded::EmbeddedKafka;
-use crate::types::{Offset, StateUnit};
+use crate::source::kafka::testing;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -113,6 +113,13 @@ fn with_column(rows: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch 
     fields.insert(visible, Arc::new(Field::new(name, column.data_type().clone(), true)));
     columns.insert(visible, column);
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+#[test]
+fn each_option_that_the_sink_owns_is_refused_in_a_file() {
+    testing::assert_owned_options_are_refused(|connection| {
+        producer::producer_config(connection, "0", producer::BATCH_BYTES)
+    });
 }
 
 #[test]
@@ -210,6 +217,10 @@ fn a_record_of_the_writer_is_what_was_given() {
 
 /// Two dead letters, one as it came in, one whose value was withheld.
 fn dead_letters() -> RecordBatch {
+    dead_letters_of(b"{broken")
+}
+
+fn dead_letters_of(value: &[u8]) -> RecordBatch {
     let header_fields =
         Fields::from(vec![Field::new("name", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]);
     let item = Arc::new(Field::new("item", DataType::Struct(header_fields.clone()), false));
@@ -222,8 +233,8 @@ fn dead_letters() -> RecordBatch {
     headers.append(true);
     headers.append(true);
     let columns: Vec<(&str, ArrayRef)> = vec![
-        ("key", Arc::new(BinaryArray::from_opt_vec(vec![Some(b"\x00key"), None]))),
-        ("value", Arc::new(BinaryArray::from_opt_vec(vec![Some(b"{broken"), None]))),
+        ("key", Arc::new(BinaryArray::from_opt_vec(vec![Some(&b"\x00key"[..]), None]))),
+        ("value", Arc::new(BinaryArray::from_opt_vec(vec![Some(value), None]))),
         ("headers", Arc::new(headers.finish())),
         ("topic", Arc::new(StringArray::from(vec!["in", "in"]))),
         ("partition", Arc::new(Int32Array::from(vec![2, 2]))),
@@ -271,8 +282,44 @@ fn a_dead_letter_keeps_its_bytes_and_says_where_it_came_from_and_why() {
             header("tidemill-partition", "2"),
             header("tidemill-offset", "6"),
             header("tidemill-reason", "too_large"),
+            header("tidemill-left-out", "value"),
             header("tidemill-value-sha256", "abc"),
             header("tidemill-value-bytes", "20000000"),
         ]
     );
+}
+
+#[test]
+fn of_a_dead_letter_that_its_topic_would_refuse_the_largest_parts_are_left_out() {
+    let batch = dead_letters_of(&[b'x'; 1000]);
+    let letters = DeadLetters::of(&batch).unwrap();
+    let whole = letters.outgoing(0, usize::MAX);
+    let names = |outgoing: &Outgoing<'_>| -> Vec<String> {
+        outgoing.headers.as_ref().unwrap().iter().map(|header| header.key.to_owned()).collect()
+    };
+    let of = |outgoing: &Outgoing<'_>, name: &str| -> Option<String> {
+        let headers = outgoing.headers.as_ref().unwrap();
+        let found = headers.iter().find(|header| header.key == name)?;
+        Some(String::from_utf8(found.value.unwrap().to_vec()).unwrap())
+    };
+    assert!(!names(&whole).contains(&"tidemill-left-out".to_owned()));
+    // The limit falls: at some point each part goes, and what says where from and why stays. The key is as short as its
+    // mention among what was left out, so that the detail goes with it.
+    let mut seen = Vec::new();
+    for bytes_max in (0..1500).rev() {
+        let outgoing = letters.outgoing(0, bytes_max);
+        let left_out = of(&outgoing, "tidemill-left-out").unwrap_or_default();
+        let has = |part: &str| left_out.split(',').any(|one| one == part);
+        assert_eq!(outgoing.key.is_none(), has("key"), "{left_out}");
+        assert_eq!(outgoing.value.is_none(), has("value"), "{left_out}");
+        assert_eq!(!names(&outgoing).contains(&"trace".to_owned()), has("headers"), "{left_out}");
+        assert_eq!(of(&outgoing, "tidemill-detail").is_none(), has("detail"), "{left_out}");
+        assert_eq!(of(&outgoing, "tidemill-value-sha256").is_some(), has("value"), "{left_out}");
+        assert_eq!(of(&outgoing, "tidemill-reason").as_deref(), Some("truncated_json"));
+        assert_eq!(of(&outgoing, "tidemill-offset").as_deref(), Some("5"));
+        if seen.last() != Some(&left_out) {
+            seen.push(left_out);
+        }
+    }
+    assert_eq!(seen, ["", "value", "value,headers", "value,headers,key,detail"]);
 }

@@ -84,8 +84,8 @@ struct UnitFiles {
     open: Option<OpenFile>,
     /// Rolled and not yet asked for.
     rolled: Vec<Upload>,
-    /// Rows of records below it are in rolled files, or there were none.
-    rolled_to: Option<Offset>,
+    /// Where the ranges of all files so far end; `None` before the first of a unit that nobody said it of.
+    covered: Option<Offset>,
 }
 
 #[derive(Debug)]
@@ -147,12 +147,7 @@ impl ParquetSink {
         marks: &[RowMark],
     ) -> Result<()> {
         let (limits, now) = (self.limits, (self.parts.clock)());
-        let files = self.units.entry(assignment).or_insert_with(|| UnitFiles {
-            unit: unit.clone(),
-            open: None,
-            rolled: Vec::new(),
-            rolled_to: None,
-        });
+        let files = self.units.entry(assignment).or_insert_with(|| UnitFiles::new(unit.clone(), None));
         let mut at = 0;
         while at < marks.len() {
             if let Some(open) =
@@ -163,7 +158,7 @@ impl ParquetSink {
             let open = match &mut files.open {
                 Some(open) => open,
                 None => {
-                    let range_start = files.rolled_to.unwrap_or(marks[at].offset);
+                    let range_start = *files.covered.get_or_insert(marks[at].offset);
                     files.open.insert(OpenFile::new(batch.schema(), range_start, marks[at], now)?)
                 }
             };
@@ -216,6 +211,10 @@ impl ParquetSink {
 }
 
 impl UnitFiles {
+    fn new(unit: StateUnit, covered: Option<Offset>) -> UnitFiles {
+        UnitFiles { unit, open: None, rolled: Vec::new(), covered }
+    }
+
     /// Closes `open` and sends it up. Its range ends at `upto`, or after its last record.
     fn roll(&mut self, open: OpenFile, upto: Option<Offset>, parts: &ParquetParts, retry: RetryPolicy) -> Result<()> {
         let after_last = Offset::after(open.last().offset.get());
@@ -234,7 +233,7 @@ impl UnitFiles {
             range,
         };
         self.rolled.push(Upload::start(&parts.runtime, parts.folder.clone(), staged, bytes, retry));
-        self.rolled_to = Some(end);
+        self.covered = Some(end);
         Ok(())
     }
 
@@ -242,10 +241,7 @@ impl UnitFiles {
     fn prepare(&mut self, assignment: Assignment, upto: Offset) -> Result<Preparing> {
         let (position, watermark) = match &self.open {
             Some(open) => (open.first().offset, Some(open.first().before)),
-            None => {
-                self.rolled_to = Some(upto);
-                (upto, None)
-            }
+            None => (upto, None),
         };
         if position > upto {
             return Err(Error::internal(format!(
@@ -255,11 +251,17 @@ impl UnitFiles {
         }
         let uploads = std::mem::take(&mut self.rolled);
         let files = uploads.iter().map(|upload| upload.staged().clone()).collect();
-        Ok(Preparing { prepared: PreparedUnit { assignment, position, watermark, files }, uploads })
+        // Without files so far, and without a word of where to begin, they begin where the unit's first rows are.
+        let covered = Some(*self.covered.get_or_insert(position));
+        Ok(Preparing { prepared: PreparedUnit { assignment, position, watermark, covered, files }, uploads })
     }
 }
 
 impl Sink for ParquetSink {
+    fn take_over(&mut self, assignment: Assignment, unit: &StateUnit, covered: Offset) {
+        self.units.insert(assignment, UnitFiles::new(unit.clone(), Some(covered)));
+    }
+
     fn write(&mut self, batch: &RecordBatch, units: &Units) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
@@ -295,12 +297,7 @@ impl Sink for ParquetSink {
         let closing: BTreeSet<Assignment> = request.close.into_iter().collect();
         let mut preparing = Vec::with_capacity(request.upto.len());
         for (assignment, upto, unit) in request.upto {
-            let files = self.units.entry(assignment).or_insert_with(|| UnitFiles {
-                unit,
-                open: None,
-                rolled: Vec::new(),
-                rolled_to: None,
-            });
+            let files = self.units.entry(assignment).or_insert_with(|| UnitFiles::new(unit, None));
             let is_closing = closing.contains(&assignment);
             if let Some(open) = files.open.take_if(|open| is_closing || open.is_due(&self.limits, now)) {
                 files.roll(open, Some(upto), &self.parts, self.retry)?;

@@ -166,7 +166,32 @@ async fn a_unit_without_rows_has_no_file_and_follows_the_driver() {
     // Rows that were filtered out belong to the next file's range all the same.
     bench.write(&rows(UNIT, 25..26)).unwrap();
     let prepared = bench.prepare(&[(UNIT, 30)], &[UNIT]).await.unwrap();
-    assert_eq!(ranges(&prepared[0]), ["[20, 30)"]);
+    assert_eq!(ranges(&prepared[0]), ["[7, 30)"]);
+}
+
+#[tokio::test]
+async fn ranges_join_over_a_restart_though_records_around_it_became_no_rows() {
+    let mut bench = Bench::new(2);
+    bench.sink.take_over(UNIT, &unit(0), offset(3));
+    bench.write(&rows(UNIT, 5..8)).unwrap();
+    let first = bench.prepare(&[(UNIT, 12)], &[UNIT]).await.unwrap();
+    assert_eq!(ranges(&first[0]), ["[3, 7)", "[7, 12)"]);
+    // Without rows the position goes on and the ranges do not.
+    let mut bench = Bench::new(2);
+    bench.sink.take_over(UNIT, &unit(0), first[0].covered.unwrap());
+    let second = bench.prepare(&[(UNIT, 20)], &[UNIT]).await.unwrap();
+    assert_eq!((second[0].position, second[0].covered, second[0].files.len()), (offset(20), Some(offset(12)), 0));
+    // Killed while a file is open: the position is at its first row.
+    let mut bench = Bench::new(2);
+    bench.sink.take_over(UNIT, &unit(0), second[0].covered.unwrap());
+    bench.write(&rows(UNIT, 25..26)).unwrap();
+    let third = bench.prepare(&[(UNIT, 30)], &[]).await.unwrap();
+    assert_eq!((third[0].position, third[0].covered), (offset(25), Some(offset(12))));
+    let mut bench = Bench::new(2);
+    bench.sink.take_over(UNIT, &unit(0), third[0].covered.unwrap());
+    bench.write(&rows(UNIT, 25..26)).unwrap();
+    let last = bench.prepare(&[(UNIT, 30)], &[UNIT]).await.unwrap();
+    assert_eq!((ranges(&last[0]), last[0].covered), (vec!["[12, 30)".to_owned()], Some(offset(30))));
 }
 
 #[tokio::test]

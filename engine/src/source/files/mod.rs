@@ -19,6 +19,7 @@ use object_store::path::Path;
 use tokio::runtime::Handle;
 
 use super::{AssignmentNumbers, PartitionProgress, Source, SourceEvent, StartAt, Waker};
+use crate::checkpoint::store::store_error;
 use crate::error::{Error, Result};
 use crate::pipeline::settings::FileFormat;
 use crate::types::{Assignment, Offset};
@@ -220,6 +221,10 @@ impl Source for FilesSource {
 
     fn report(&mut self, _positions: &[(Assignment, Offset)]) {}
 
+    fn num_partitions(&self, _topic: &str) -> Option<u32> {
+        None
+    }
+
     fn progress(&self) -> Vec<PartitionProgress> {
         let started = self.files.iter().filter_map(|(assignment, file)| {
             let position = file.position?;
@@ -296,10 +301,8 @@ fn storage_error(error: object_store::Error, path: &Path) -> Error {
         object_store::Error::NotFound { .. } => {
             Error::data(format!("file {path} is gone; put it back, or start again without it"))
         }
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            Error::invalid(format!("file {path} may not be read with these credentials")).with_source(error)
-        }
-        error => Error::unavailable(format!("file {path} could not be read")).with_source(error),
+        // An answer may quote what was sent: `checkpoint` knows what of it may be shown.
+        error => store_error("read", &format!("file {path}"), error),
     }
 }
 

@@ -1,55 +1,17 @@
-//! From settings to librdkafka's configuration: the options that the engine owns, those that the user may pass through, and
+//! From settings to librdkafka's configuration: the engine's defaults, the user's options, what the engine owns, and
 //! librdkafka's own log. No client is made here, and no secret is ever put into a message.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::Error;
+use crate::pipeline::options::canonical;
 use crate::pipeline::settings::KafkaConnection;
-
-/// Options of librdkafka that a pipeline file cannot pass through, and where each is decided instead.
-pub const OWNED_OPTIONS: &[(&str, &str)] = &[
-    ("acks", "the engine waits for all replicas"),
-    ("allow.auto.create.topics", "topics are never made by accident"),
-    ("auto.commit.enable", "positions are in the checkpoint"),
-    ("auto.offset.reset", "use `start` and `on_data_loss`"),
-    ("bootstrap.servers", "use `bootstrap_servers`"),
-    ("client.rack", "read from the leader: positions are checked against it"),
-    ("delivery.timeout.ms", "a record is sent until it is acknowledged"),
-    ("enable.auto.commit", "positions are in the checkpoint"),
-    ("enable.auto.offset.store", "positions are in the checkpoint"),
-    ("enable.idempotence", "always on"),
-    ("enable.partition.eof", "use `until`"),
-    ("group.id", "use `group`"),
-    ("group.protocol", "the engine speaks the classic protocol, cooperatively"),
-    ("isolation.level", "always read_committed"),
-    ("message.timeout.ms", "a record is sent until it is acknowledged"),
-    ("metadata.broker.list", "use `bootstrap_servers`"),
-    ("partition.assignment.strategy", "the engine speaks the classic protocol, cooperatively"),
-    ("partitioner", "always murmur2_random, as Java's producers"),
-    ("request.required.acks", "the engine waits for all replicas"),
-    ("sasl.mechanism", "use `sasl_mechanism`"),
-    ("sasl.mechanisms", "use `sasl_mechanism`"),
-    ("sasl.password", "use `sasl_password`"),
-    ("sasl.username", "use `sasl_username`"),
-    ("security.protocol", "use `security_protocol`"),
-    ("ssl.ca.location", "use `ssl_ca_location`"),
-    ("ssl.certificate.location", "use `ssl_certificate_location`"),
-    ("ssl.key.location", "use `ssl_key_location`"),
-    ("topic.metadata.refresh.interval.ms", "use `metadata_refresh`"),
-    ("transactional.id", "the engine names its transactions"),
-];
 
 /// The clock of a client's waiting times. No row ever meets it.
 #[expect(clippy::disallowed_methods, reason = "deadlines of the client's own thread and of waiting for brokers")]
 pub(crate) fn now() -> std::time::Instant {
     std::time::Instant::now()
-}
-
-/// Who decides `option` instead of the user; `None` when it may be passed through.
-#[must_use]
-pub fn owned_option(option: &str) -> Option<&'static str> {
-    OWNED_OPTIONS.iter().find(|(name, _)| *name == option).map(|(_, instead)| *instead)
 }
 
 /// The part of the configuration that sources, sinks and admin clients share. The user's options come first, so that what
@@ -60,12 +22,8 @@ pub(crate) fn client_config(connection: &KafkaConnection, defaults: &[(&str, &st
     let is_debugged = connection.options.contains_key("debug");
     config.set_log_level(if is_debugged { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning });
     config.set("client.id", "tidemill");
-    for (option, value) in defaults {
-        config.set(*option, *value);
-    }
-    for (option, value) in &connection.options {
-        config.set(option, value);
-    }
+    set_all(&mut config, defaults.iter().copied());
+    set_all(&mut config, connection.options.iter().map(|(option, value)| (option.as_str(), value.as_str())));
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let named = [
         ("security.protocol", connection.security_protocol.clone()),
@@ -76,13 +34,16 @@ pub(crate) fn client_config(connection: &KafkaConnection, defaults: &[(&str, &st
         ("ssl.certificate.location", path(&connection.ssl_certificate_location)),
         ("ssl.key.location", path(&connection.ssl_key_location)),
     ];
-    config.set("bootstrap.servers", &connection.bootstrap_servers);
-    for (option, value) in named {
-        if let Some(value) = value {
-            config.set(option, value);
-        }
-    }
+    set_all(&mut config, [("bootstrap.servers", &*connection.bootstrap_servers)]);
+    set_all(&mut config, named.iter().filter_map(|(option, value)| Some((*option, value.as_deref()?))));
     config
+}
+
+/// Sets options, over what was set before under any of their names.
+pub(crate) fn set_all<'a>(config: &mut ClientConfig, options: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    for (option, value) in options {
+        config.set(canonical(option), value);
+    }
 }
 
 /// A configuration that librdkafka does not take.
@@ -165,15 +126,54 @@ pub(crate) fn log_line(level: i32, facility: &str, line: &str) {
     }
 }
 
+/// What holds the list of owned options against what is set.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::pipeline::options::refusal;
+
+    /// With all that a connection can say.
+    pub(crate) fn complete_connection() -> KafkaConnection {
+        let text = || Some("ours".to_owned());
+        KafkaConnection {
+            bootstrap_servers: "ours:9092".to_owned(),
+            security_protocol: text(),
+            sasl_mechanism: text(),
+            sasl_username: text(),
+            sasl_password: text(),
+            ssl_ca_location: Some("ours".into()),
+            ssl_certificate_location: Some("ours".into()),
+            ssl_key_location: Some("ours".into()),
+            options: Default::default(),
+        }
+    }
+
+    /// Each option that `configure` sets is either left to the user's value, or refused by the validator by its name.
+    pub(crate) fn assert_owned_options_are_refused(configure: impl Fn(&KafkaConnection) -> ClientConfig) {
+        let set = configure(&complete_connection());
+        assert!(set.config_map().len() > 10);
+        for option in set.config_map().keys() {
+            let options = [(option.to_string(), "theirs".to_owned())].into();
+            let config = configure(&KafkaConnection { options, ..complete_connection() });
+            let is_owned = config.get(option) != Some("theirs");
+            assert_eq!(refusal(option).is_some(), is_owned, "{option}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::testing::complete_connection;
     use super::*;
 
     #[test]
-    fn owned_options_are_sorted_and_found() {
-        assert!(OWNED_OPTIONS.is_sorted());
-        assert_eq!(owned_option("group.id"), Some("use `group`"));
-        assert_eq!(owned_option("fetch.wait.max.ms"), None);
+    fn of_the_names_of_one_option_one_is_set_and_the_users_value_holds_over_a_default() {
+        for name in ["linger.ms", "queue.buffering.max.ms"] {
+            let options = [(name.to_owned(), "7".to_owned())].into();
+            let connection = KafkaConnection { options, ..complete_connection() };
+            let config = client_config(&connection, &[("queue.buffering.max.ms", "0")]);
+            assert_eq!((config.get("linger.ms"), config.get("queue.buffering.max.ms")), (Some("7"), None));
+        }
     }
 
     #[test]

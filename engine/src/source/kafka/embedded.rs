@@ -24,11 +24,16 @@ static RUNNING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// Defaults for consumers of the embedded cluster: it answers a fetch only when its waiting time is over, even when a record has
 /// come, and forms a group anew only after the session timeout.
 pub(super) fn consumer_defaults(bootstrap_servers: &str) -> &'static [(&'static str, &'static str)] {
-    if RUNNING.lock().unwrap_or_else(PoisonError::into_inner).contains(bootstrap_servers) {
+    if is_embedded(bootstrap_servers) {
         &[("fetch.wait.max.ms", "2"), ("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "200")]
     } else {
         &[]
     }
+}
+
+/// Whether this is the address of a cluster in this process.
+pub(crate) fn is_embedded(bootstrap_servers: &str) -> bool {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).contains(bootstrap_servers)
 }
 
 /// A cluster of one broker; it ends with this value.

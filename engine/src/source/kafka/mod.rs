@@ -39,8 +39,9 @@ use crate::error::{Error, Result};
 use crate::pipeline::settings;
 use crate::types::{Assignment, Offset};
 
-pub use self::connection::{OWNED_OPTIONS, owned_option};
-pub(crate) use self::connection::{client_config, client_error, config_error, log_line, now};
+#[cfg(test)]
+pub(crate) use self::connection::testing;
+pub(crate) use self::connection::{client_config, client_error, config_error, log_line, now, set_all};
 
 /// Who shares the topics' partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +164,10 @@ impl Source for KafkaSource {
         }
     }
 
+    fn num_partitions(&self, topic: &str) -> Option<u32> {
+        self.started.num_partitions(topic)
+    }
+
     fn progress(&self) -> Vec<PartitionProgress> {
         let started: Vec<_> = self.started.with(|started| started.clone().into_iter().collect());
         let progress = |(assignment, place): (Assignment, Arc<partitions::Place>)| {
@@ -243,9 +248,7 @@ fn consumer_config(opening: &Opening) -> ClientConfig {
         ("topic.metadata.refresh.interval.ms", &*refresh),
         ("allow.auto.create.topics", "false"),
     ];
-    for (option, value) in owned {
-        config.set(option, value);
-    }
+    set_all(&mut config, owned);
     config
 }
 

@@ -59,6 +59,7 @@ impl Reader {
         for topic in &names {
             let number = self.num_partitions(topic)?;
             self.topics.num_partitions.insert(topic.clone(), number);
+            self.partitions.set_num_partitions(topic, number);
         }
         self.has_contact = true;
         let all = self.topics.partitions();

@@ -35,13 +35,21 @@ impl Place {
     }
 }
 
-/// The started partitions, shared with the driver's side for progress and reports.
+/// The started partitions, shared with the driver's side for progress and reports; and how many each topic had.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Started(Arc<Mutex<BTreeMap<Assignment, Arc<Place>>>>);
+pub(super) struct Started {
+    places: Arc<Mutex<BTreeMap<Assignment, Arc<Place>>>>,
+    num_partitions: Arc<Mutex<BTreeMap<Arc<str>, i32>>>,
+}
 
 impl Started {
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<Assignment, Arc<Place>>) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.places.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn num_partitions(&self, topic: &str) -> Option<u32> {
+        let numbers = self.num_partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.get(topic).and_then(|number| u32::try_from(*number).ok())
     }
 }
 
@@ -111,6 +119,11 @@ pub(super) struct Partitions {
 impl Partitions {
     pub(super) fn new(started: Started) -> Partitions {
         Partitions { started, ..Partitions::default() }
+    }
+
+    /// Says how many partitions a topic had when the source opened.
+    pub(super) fn set_num_partitions(&self, topic: &Arc<str>, number: i32) {
+        self.started.num_partitions.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), number);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Held> {

@@ -52,6 +52,28 @@ fn write(kafka: &EmbeddedKafka, topic: &str, values: impl IntoIterator<Item = St
 }
 
 #[test]
+fn each_option_that_the_source_owns_is_refused_in_a_file() {
+    let opening = |connection: &KafkaConnection| Opening {
+        source: "s".into(),
+        settings: settings::KafkaSource {
+            connection: connection.clone(),
+            topics: vec!["t".to_owned()],
+            group: "ours".to_owned(),
+            start: StartPosition::Earliest,
+            until: Until::Forever,
+            rate_limit: None,
+            on_data_loss: DataLossPolicy::Fail,
+            metadata_refresh: Duration::from_secs(1),
+        },
+        membership: Membership::Group,
+        max_record_bytes: 1 << 20,
+        numbers: AssignmentNumbers::default(),
+        waker: Waker::new().0,
+    };
+    testing::assert_owned_options_are_refused(|connection| consumer_config(&opening(connection)));
+}
+
+#[test]
 fn all_records_come_once_and_in_order_of_their_partition() {
     let kafka = EmbeddedKafka::start().unwrap();
     kafka.create_topic("a", 4).unwrap();
@@ -64,6 +86,8 @@ fn all_records_come_once_and_in_order_of_their_partition() {
     for records in worker.records.values() {
         assert!(records.iter().enumerate().all(|(index, record)| index as i64 == record.offset));
     }
+    let numbers = ["a", "b", "c"].map(|topic| worker.source.num_partitions(topic));
+    assert_eq!(numbers, [Some(4), Some(1), None]);
     let mut progress = worker.source.progress();
     progress.sort_by_key(|progress| progress.assignment);
     assert_eq!(progress.len(), 5);
