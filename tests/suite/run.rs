@@ -3,8 +3,8 @@
 
 mod bench;
 mod crash;
-mod demo;
 mod dead_letters;
+mod demo;
 mod live;
 mod observed;
 mod outage;

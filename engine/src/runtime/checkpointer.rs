@@ -257,9 +257,8 @@ impl Checkpointer {
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
             };
-            let is_fresh = |(latest, at): &(Progress, Instant)| {
-                says_the_same(latest, &progress) && at.elapsed() < QUIET_LIMIT
-            };
+            let is_fresh =
+                |(latest, at): &(Progress, Instant)| says_the_same(latest, &progress) && at.elapsed() < QUIET_LIMIT;
             if self.latest.get(&unit.assignment).is_some_and(is_fresh) {
                 // Its manifest holds as it is: a quiet partition costs few requests.
                 continue;
