@@ -44,7 +44,7 @@ servers-check: ## check the scripts that start and stop the test servers
 .PHONY: bench
 bench: deps-test ## the benchmarks, optimised, beside a real broker
 	cargo bench $(CARGO_FLAGS) --no-run
-	tests/with-servers.sh cargo bench $(CARGO_FLAGS)
+	tests/with-servers.sh cargo bench $(CARGO_FLAGS) --no-fail-fast
 
 .PHONY: lint
 lint: deps ## formatting and clippy, warnings are errors

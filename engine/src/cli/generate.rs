@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Environment, print};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::settings::KafkaConnection;
 use crate::runtime::clock;
 use crate::sink::kafka::{KafkaAdmin, KafkaWriter};
@@ -65,7 +65,15 @@ pub(crate) fn run(arguments: &GenerateArguments, _: &Environment) -> Result<()> 
 }
 
 fn failed(error: GeneratorError) -> Error {
-    Error::invalid(error.to_string())
+    let kind = match &error {
+        GeneratorError::Settings(_) | GeneratorError::Range { .. } | GeneratorError::Occupied { .. } => {
+            ErrorKind::Invalid
+        }
+        // A full disk, as a rule: it may have room later.
+        GeneratorError::Io { .. } | GeneratorError::Parquet { .. } => ErrorKind::Unavailable,
+        GeneratorError::Schema { .. } | GeneratorError::Arrow(_) => ErrorKind::Internal,
+    };
+    Error::new(kind, error.to_string())
 }
 
 fn report(summary: &Summary, took: Duration) -> String {
@@ -167,4 +175,30 @@ fn send_block(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_says_whether_to_mend_the_command_or_to_try_again() {
+        let path = PathBuf::from("/full/history.parquet");
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let cases = [
+            (GeneratorError::Settings(vec!["users: expected more".to_owned()]), ErrorKind::Invalid),
+            (GeneratorError::Range { from_ms: 2, to_ms: 1 }, ErrorKind::Invalid),
+            (GeneratorError::Occupied { path: path.clone() }, ErrorKind::Invalid),
+            (GeneratorError::Io { action: "write", path: path.clone(), source: full() }, ErrorKind::Unavailable),
+            (
+                GeneratorError::Parquet { path, source: parquet::errors::ParquetError::External(Box::new(full())) },
+                ErrorKind::Unavailable,
+            ),
+        ];
+        for (error, kind) in cases {
+            let told = error.to_string();
+            let error = failed(error);
+            assert_eq!((error.kind(), error.message()), (kind, &*told));
+        }
+    }
 }

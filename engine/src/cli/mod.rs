@@ -52,7 +52,8 @@ enum Command {
     Train(train::TrainArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),
-    /// Run a pipeline over stored rows, and write what its sinks would get.
+    /// Run a pipeline over stored rows, and write what its sinks would get. The checks of the pipeline file are applied, as in a
+    /// run.
     Replay(replay::ReplayArguments),
     /// Show what the views make of some live records; writes nothing.
     Preview(preview::PreviewArguments),

@@ -11,14 +11,14 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     pipeline: super::PipelineFile,
     /// Workers in this process, in place of the file's `run: { workers: ... }`.
-    #[arg(long)]
-    workers: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=256))]
+    workers: Option<u64>,
 }
 
 pub(crate) fn run(arguments: &RunArguments, environment: &Environment) -> Result<()> {
     let mut pipeline = load(&arguments.pipeline.file, environment)?;
     if let Some(workers) = arguments.workers {
-        pipeline.run.workers = workers.max(1);
+        pipeline.run.workers = usize::try_from(workers).unwrap_or(usize::MAX);
     }
     let stopper = Arc::new(OnceLock::new());
     stop_on_signals({
@@ -73,4 +73,22 @@ pub(crate) fn stop_on_signals(stop: impl Fn() + Send + 'static) -> Result<()> {
         });
     })?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Arguments;
+
+    #[test]
+    fn workers_are_as_many_as_the_file_may_ask_for() {
+        let parsed = |workers: &str| Arguments::try_parse_from(["tidemill", "run", "a.yaml", "--workers", workers]);
+        for workers in ["1", "256"] {
+            assert!(parsed(workers).is_ok(), "{workers}");
+        }
+        for workers in ["0", "257", "100000"] {
+            assert!(parsed(workers).unwrap_err().to_string().contains("--workers"), "{workers}");
+        }
+    }
 }

@@ -24,7 +24,6 @@ mod reason;
 mod rejection_rate;
 mod rows;
 mod schema;
-mod stored;
 mod text;
 mod timestamp;
 
@@ -40,7 +39,6 @@ pub use decoder::{Decoded, Decoder};
 pub use reason::{Reason, Rejected};
 pub use rejection_rate::RejectionRate;
 pub use schema::{arrow_type, table_schema};
-pub use stored::StoredRows;
 
 /// SQL conditions on rows, compiled by `plan`.
 pub trait RowChecks: Send + std::fmt::Debug {

@@ -1,14 +1,15 @@
-//! Pipeline -> plan: all texts are analysed in order and all problems collected; then the views that several others read become
-//! slots, and everything that a sink needs becomes stages.
+//! Pipeline -> plan: all texts are analysed in order and all problems collected; then the views that several others read, or
+//! that can fail, become slots, and everything that a sink needs becomes stages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::common::Result as DFResult;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, Result as DFResult};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use sha2::{Digest, Sha256};
 
@@ -21,7 +22,7 @@ use super::once::evaluate_once;
 use super::problem::{PlanProblem, Refusal, choices, plainly};
 use super::segment::{Segment, Target};
 use super::session::session;
-use super::short_circuit::decide_by_row;
+use super::short_circuit::{decide_by_row, is_infallible};
 use super::table::{visible_schema, with_hidden};
 use super::{Functions, Plan, is_hidden};
 use crate::error::{Error, Result};
@@ -62,7 +63,7 @@ pub(super) fn compile(pipeline: &Pipeline, functions: &Functions) -> Result<Plan
     if !problems.is_empty() {
         return Err(problems);
     }
-    build(pipeline, &analysis.state, checks, &views, &sinks)
+    build(pipeline, &analysis.state, functions, checks, &views, &sinks)
 }
 
 /// A problem of no particular place.
@@ -226,6 +227,42 @@ fn readers<'a>(views: &'a [Query<'a>], sinks: &'a [Query<'a>]) -> HashMap<&'a st
     readers
 }
 
+/// Whether some row can make a query's own text fail, computed over its tables as they are. Says yes when in doubt.
+fn can_fail(query: &Query<'_>, state: &SessionState, functions: &Functions) -> bool {
+    let fails = |expr: &Expr, schema: &DFSchema| {
+        let physical = state.create_physical_expr(expr.clone(), schema);
+        physical.map_or(true, |expr| !is_infallible(&expr, schema.as_arrow(), &functions.infallible))
+    };
+    let node_fails = |node: &LogicalPlan| match node {
+        LogicalPlan::Projection(projection) => {
+            projection.expr.iter().any(|expr| fails(expr, projection.input.schema()))
+        }
+        LogicalPlan::Filter(filter) => fails(&filter.predicate, filter.input.schema()),
+        LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Union(_) => false,
+        _ => true,
+    };
+    query.plan.exists(|node| Ok(node_fails(node))).unwrap_or(true)
+}
+
+/// Views that can fail, and those that are read by what can. Within its reader such a view would be computed for fewer rows and
+/// columns than in a stage of its own, or its condition after the reader's: which rows fail would depend on who else reads it.
+fn apart<'a>(
+    views: &'a [Query<'a>],
+    sinks: &'a [Query<'a>],
+    readers: &HashMap<&str, usize>,
+    state: &SessionState,
+    functions: &Functions,
+) -> HashSet<&'a str> {
+    let mut apart = HashSet::new();
+    for query in views.iter().filter(|view| readers.contains_key(view.name)).chain(sinks) {
+        if can_fail(query, state, functions) {
+            apart.insert(query.name);
+            apart.extend(query.tables.iter().map(String::as_str));
+        }
+    }
+    apart
+}
+
 /// The graph while it is built.
 struct Builder<'a> {
     state: &'a SessionState,
@@ -276,6 +313,7 @@ impl<'a> Builder<'a> {
 fn build(
     pipeline: &Pipeline,
     state: &SessionState,
+    functions: &Functions,
     checks: Vec<SourceChecks>,
     views: &[Query<'_>],
     sinks: &[Query<'_>],
@@ -285,11 +323,12 @@ fn build(
     let slots = slots.map(|(slot, (source, schema))| (source.name.as_str(), (slot, Arc::clone(schema)))).collect();
     let mut builder = Builder { state, views, slots, stages: Vec::new() };
     let readers = readers(views, sinks);
+    let apart = apart(views, sinks, &readers, state, functions);
     let mut num_slots = sources.len();
     for view in views {
         // Rows of one record are numbered where they arise, so that the numbers are the same for every reader.
         let num_readers = readers.get(view.name).copied().unwrap_or(0);
-        if num_readers >= 2 || (num_readers == 1 && multiplies(&view.plan)) {
+        if num_readers >= 2 || (num_readers == 1 && (multiplies(&view.plan) || apart.contains(view.name))) {
             let schema = builder.segment(view, Target::Slot(num_slots))?;
             builder.slots.insert(view.name, (num_slots, schema));
             num_slots += 1;

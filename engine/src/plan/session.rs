@@ -26,6 +26,8 @@ pub struct Functions {
     pub scalar: Vec<Arc<ScalarUDF>>,
     /// Names of the expensive ones (`score`).
     pub once: Vec<String>,
+    /// Names of those that no row can make fail, so that a view which uses nothing worse may be computed within its reader.
+    pub infallible: Vec<String>,
     /// Judges every call of the functions in `once`.
     pub check_call: Option<Arc<dyn CallCheck>>,
 }

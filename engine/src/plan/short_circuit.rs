@@ -13,17 +13,17 @@ use arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{ColumnarValue, Operator};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{
     BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NotExpr,
 };
 use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 /// Replaces the `AND`s and `OR`s of an expression whose right side can fail.
 pub(super) fn decide_by_row(expr: Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
     let decided = expr.transform_up(|expr| match expr.downcast_ref::<BinaryExpr>() {
         Some(binary)
-            if matches!(binary.op(), Operator::And | Operator::Or) && !is_infallible(binary.right(), schema) =>
+            if matches!(binary.op(), Operator::And | Operator::Or) && !is_infallible(binary.right(), schema, &[]) =>
         {
             let is_and = *binary.op() == Operator::And;
             let decided = ByRow::new(Arc::clone(binary.left()), Arc::clone(binary.right()), is_and)?;
@@ -34,8 +34,8 @@ pub(super) fn decide_by_row(expr: Arc<dyn PhysicalExpr>, schema: &Schema) -> Res
     Ok(decided.data)
 }
 
-/// Whether no row can make it fail. Says no when in doubt.
-fn is_infallible(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
+/// Whether no row can make it fail, where calls of `functions` cannot. Says no when in doubt.
+pub(super) fn is_infallible(expr: &Arc<dyn PhysicalExpr>, schema: &Schema, functions: &[String]) -> bool {
     let type_of = |expr: &Arc<dyn PhysicalExpr>| expr.data_type(schema).unwrap_or(DataType::Null);
     let node = if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
         let left = type_of(binary.left());
@@ -60,6 +60,8 @@ fn is_infallible(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
         from == *to || (from.is_integer() && to.is_floating()) || (from == DataType::Int32 && *to == DataType::Int64)
     } else if let Some(like) = expr.downcast_ref::<LikeExpr>() {
         like.pattern().is::<Literal>()
+    } else if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() {
+        functions.iter().any(|function| function == call.fun().name())
     } else {
         expr.is::<Column>()
             || expr.is::<Literal>()
@@ -70,7 +72,7 @@ fn is_infallible(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
             || expr.is::<InListExpr>()
             || expr.is::<ByRow>()
     };
-    node && expr.children().into_iter().all(|child| is_infallible(child, schema))
+    node && expr.children().into_iter().all(|child| is_infallible(child, schema, functions))
 }
 
 #[derive(Debug)]

@@ -117,6 +117,7 @@ impl Score {
         Functions {
             scalar: vec![Arc::new(ScalarUDF::new_from_impl(self.clone()))],
             once: vec!["score".to_owned()],
+            infallible: vec!["score".to_owned()],
             check_call: None,
         }
     }
@@ -302,7 +303,37 @@ fn a_row_that_fails_is_taken_out_alone() {
     assert_eq!(output.rejected.len(), 1);
     let row = &output.rejected[0];
     assert_eq!((row.source, row.input, row.row), (0, 0, 1));
-    assert_eq!(row.failure.to_string(), "division by zero in sink out");
+    assert_eq!(row.failure.to_string(), "division by zero in view v");
+}
+
+#[test]
+fn the_fate_of_a_row_does_not_depend_on_who_else_reads_a_view() {
+    let cases = [
+        // The reader's condition would be evaluated before the view's column, and save the row of b = 0.
+        ("SELECT id, b, a / b AS r FROM events", "SELECT id, r FROM v WHERE b <> 0", vec![1]),
+        // The reader leaves the column that fails out.
+        ("SELECT id, b, a / b AS r FROM events", "SELECT id FROM v", vec![1]),
+        // The reader's condition would be evaluated before the view's, which guards it.
+        ("SELECT id, a, b FROM events WHERE b <> 0", "SELECT id, a / b AS r FROM v WHERE a / b >= 0", vec![]),
+        ("SELECT id, b, ln(x) AS l FROM events", "SELECT id FROM v WHERE 1 / b >= 0", vec![1]),
+    ];
+    for (view, sink, expected) in cases {
+        let middle = [("v", view), ("w", "SELECT * FROM v")];
+        let through = sink.replace("FROM v", "FROM w");
+        let pipelines = [
+            pipeline(vec![narrow_source("events")], &middle[..1], &[("out", sink)]),
+            pipeline(vec![narrow_source("events")], &middle[..1], &[("out", sink), ("other", "SELECT id FROM v")]),
+            pipeline(vec![narrow_source("events")], &middle, &[("out", &through)]),
+            pipeline(vec![narrow_source("events")], &middle, &[("out", &through), ("other", "SELECT id FROM v")]),
+            pipeline(vec![narrow_source("events")], &middle, &[("out", &through), ("other", "SELECT id FROM w")]),
+        ];
+        for pipeline in pipelines {
+            let plan = compiled(&pipeline, &Functions::default());
+            let output = plan.instantiate().unwrap().run(vec![(0, rows(&plan.source_schema(0), &SOME))]).unwrap();
+            let rejected: Vec<usize> = output.rejected.iter().map(|row| row.row).collect();
+            assert_eq!(rejected, expected, "{view} | {sink}\n{}", plan.explain());
+        }
+    }
 }
 
 #[test]
@@ -353,7 +384,7 @@ fn reasons_never_quote_a_row() {
     let (plan, mut graph) = simple("SELECT CAST(id || 'secret' AS INT) AS n FROM events");
     let output = graph.run(vec![(0, rows(&plan.source_schema(0), &SOME))]).unwrap();
     assert_eq!(output.rejected.len(), 5);
-    assert_eq!(output.rejected[0].failure.to_string(), "value cannot be converted in sink out");
+    assert_eq!(output.rejected[0].failure.to_string(), "value cannot be converted in view v");
     assert!(!format!("{:?}", output.rejected).contains("secret"));
 }
 

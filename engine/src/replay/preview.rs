@@ -101,7 +101,7 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
         let rows = concat_batches(&visible_schema(&plan, index), &reading.tables[index]);
         let rows =
             rows.map_err(|error| Error::internal("rows of one table differ in their columns").with_source(error))?;
-        tables.push((sink.name.clone(), rows.slice(0, rows.num_rows().min(settings.num_rows))));
+        tables.push((sink.name.clone(), rows));
     }
     Ok(Preview { tables, counts: reading.turns.counts().clone() })
 }
@@ -181,9 +181,22 @@ impl Reading {
     fn take(&mut self, source: usize, block: FileBlock, units: &Units) -> Result<()> {
         let turn = self.turns.take(source, block, units)?;
         for (table, batches) in self.tables.iter_mut().zip(turn.outputs) {
-            table.extend(batches);
+            keep(table, batches, self.num_rows);
         }
         Ok(())
+    }
+}
+
+/// Adds to the rows of a table as many as are still wanted: while another table waits for its rows, the full ones do not grow.
+fn keep(table: &mut Vec<RecordBatch>, batches: Vec<RecordBatch>, num_rows: usize) {
+    let mut wanted = num_rows.saturating_sub(table.iter().map(RecordBatch::num_rows).sum());
+    for batch in batches {
+        if wanted == 0 {
+            return;
+        }
+        let part = batch.slice(0, batch.num_rows().min(wanted));
+        wanted -= part.num_rows();
+        table.push(part);
     }
 }
 
@@ -238,7 +251,8 @@ fn begin(feed: &mut Feed, units: Vec<(Assignment, StateUnit)>) -> Result<()> {
     Ok(())
 }
 
-/// Positions a little before the ends of a source's partitions; before the oldest record means the oldest record.
+/// Positions a little before the ends of a source's partitions, but none before the oldest record: that would be told as data
+/// that was lost.
 fn near_end(
     settings: &settings::Source,
     alone: &Alone<'_>,
@@ -246,9 +260,26 @@ fn near_end(
     deadline: Instant,
 ) -> Result<BTreeMap<StateUnit, Offset>> {
     let back = i64::try_from(num_rows).unwrap_or(i64::MAX).saturating_mul(RECORDS_PER_ROW);
+    let ends = positions(settings, alone, StartPosition::Latest, deadline)?;
+    let oldest = positions(settings, alone, StartPosition::Earliest, deadline)?;
+    let start = |(unit, end): (StateUnit, Offset)| {
+        // A partition that is new by now is read as the pipeline says.
+        let oldest = *oldest.get(&unit)?;
+        Some((unit, Offset::new(end.get().saturating_sub(back).max(0))?.max(oldest)))
+    };
+    Ok(ends.into_iter().filter_map(start).collect())
+}
+
+/// Where a source's partitions begin with `start`.
+fn positions(
+    settings: &settings::Source,
+    alone: &Alone<'_>,
+    start: StartPosition,
+    deadline: Instant,
+) -> Result<BTreeMap<StateUnit, Offset>> {
     let mut settings = settings.clone();
     if let SourceConnector::Kafka(kafka) = &mut settings.connector {
-        kafka.start = StartPosition::Latest;
+        kafka.start = start;
     }
     let mut source = alone.open(&settings)?;
     let mut positions = BTreeMap::new();
@@ -259,14 +290,39 @@ fn near_end(
         };
         if let SourceEvent::Assigned(units) = event {
             let starts: Vec<_> = units.iter().map(|(assignment, _)| (*assignment, StartAt::Configured)).collect();
-            let ends: BTreeMap<Assignment, Offset> = source.start(&starts)?.into_iter().collect();
-            let position = |(assignment, unit): (Assignment, StateUnit)| {
-                let end = ends.get(&assignment)?;
-                Some((unit, Offset::new(end.get().saturating_sub(back).max(0))?))
-            };
+            let found: BTreeMap<Assignment, Offset> = source.start(&starts)?.into_iter().collect();
+            let position = |(assignment, unit): (Assignment, StateUnit)| Some((unit, *found.get(&assignment)?));
             positions.extend(units.into_iter().filter_map(position));
         }
     }
     source.close(CLOSE_WAIT)?;
     Ok(positions)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    #[test]
+    fn a_table_keeps_the_first_rows_that_are_wanted_and_no_more() {
+        let batch = |numbers: std::ops::Range<i64>| {
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
+            RecordBatch::try_from_iter([("n", numbers)]).unwrap()
+        };
+        let mut table = Vec::new();
+        keep(&mut table, vec![batch(0..2)], 5);
+        keep(&mut table, vec![batch(2..4), batch(4..9), batch(9..12)], 5);
+        for block in 0..100 {
+            keep(&mut table, vec![batch(block..block + 10)], 5);
+        }
+        let numbers: Vec<i64> =
+            table.iter().flat_map(|batch| batch["n"].as_primitive::<Int64Type>().values().to_vec()).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+        assert_eq!(table.len(), 3, "batches without rows are kept too");
+    }
 }

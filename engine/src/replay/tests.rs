@@ -194,7 +194,7 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
     }
     assert_eq!(
         counts.first_rejected[0].to_string(),
-        "transactions/events.jsonl/0, offset 2: sql_error (division by zero in sink out)"
+        "transactions/events.jsonl/0, offset 2: sql_error (division by zero in view features)"
     );
 }
 
@@ -363,7 +363,7 @@ cases:
         told(text),
         "a.test.yaml:15:9: record 1 of transactions: expected to be rejected for not_json, but it was accepted\n\
          a.test.yaml:16:9: record 4 of transactions: expected to be rejected for wrong_type, found fractional_number (user_id)\n\
-         record 3 of transactions: expected to be accepted, but rejected for sql_error (division by zero in sink features)\n\
+         record 3 of transactions: expected to be accepted, but rejected for sql_error (division by zero in view features)\n\
          a.test.yaml:13:36: features row 1, f0: expected 10.5, found 10.0\n\
          a.test.yaml:12:7: features row 2: expected no row, found {transaction_id: b, f0: 20.0, f3: 12}"
     );

@@ -18,11 +18,17 @@ fn once() -> Vec<String> {
     vec!["score".to_owned()]
 }
 
+/// Functions that no row can make fail: their models were read, and their arguments made numbers, before.
+fn infallible() -> Vec<String> {
+    ["score", "threshold", "model_version"].map(str::to_owned).to_vec()
+}
+
 /// The functions over loaded models.
 pub(crate) fn loaded(models: &Arc<Models>) -> Functions {
     Functions {
         scalar: functions(models).into_iter().map(Arc::new).collect(),
         once: once(),
+        infallible: infallible(),
         check_call: Some(Arc::new(LoadedCalls(Arc::clone(models)))),
     }
 }
@@ -41,6 +47,7 @@ pub fn unloaded_functions(pipeline: &Pipeline) -> Functions {
             signature("model_version", Signature::exact(vec![DataType::Utf8], Volatility::Volatile), DataType::Utf8),
         ],
         once: once(),
+        infallible: infallible(),
         check_call: Some(Arc::new(NamedCalls(names))),
     }
 }

@@ -11,7 +11,7 @@ use arrow::datatypes::{Decimal128Type, Float32Type, Float64Type, Int32Type, Int6
 use proptest::prelude::*;
 
 use super::*;
-use crate::decode::{Reason, StoredRows, dead_letter_batch};
+use crate::decode::{Reason, dead_letter_batch};
 use crate::types::{Hidden, RowBlock};
 
 fn rows(first_offset: i64, columns: Vec<(&str, ArrayRef)>) -> RowBlock {
@@ -181,23 +181,6 @@ fn rows_of_an_assignment_that_is_not_held_are_stale() {
     let decoded = decoder.accept_rows(&block, &units()).unwrap();
     assert_eq!((decoded.batch.num_rows(), decoded.num_stale), (0, 3));
     assert_eq!(decoded.batch.schema(), decoder.schema());
-}
-
-#[test]
-fn stored_rows_are_the_declared_columns_and_a_bad_one_is_an_error() {
-    let mut stored = StoredRows::new(&source()).unwrap();
-    let batch = stored.of_records(&block_of([Some(good(0)), Some(good(1))]), &units()).unwrap();
-    assert_eq!((batch.num_rows(), batch.num_columns()), (2, 11));
-    // Neither check nor guard is applied again.
-    let accepted_before = with_member("amount", "10001");
-    assert_eq!(stored.of_records(&block_of([Some(accepted_before)]), &units()).unwrap().num_rows(), 1);
-    let again = RowBlock { assignment: Assignment(0), first_offset: 0, batch: batch.clone() };
-    assert_eq!(stored.of_rows(&again, &units()).unwrap(), batch);
-    let error = stored.of_records(&block_of([Some(good(0)), Some(b"c4n4ry".to_vec())]), &units()).unwrap_err();
-    assert_eq!(
-        error.message(),
-        "file tx: row 1, counted from 0, is not a row of the declared columns: not_json; mend the file, or the columns"
-    );
 }
 
 proptest! {

@@ -77,7 +77,7 @@ impl FileReader {
 }
 
 /// All files of a source, one after the other, from their beginnings: what a replay and a preview read. Each block goes to
-/// [`crate::decode::StoredRows`] or to a [`crate::decode::Decoder`], with [`FilesInOrder::units`].
+/// a [`crate::decode::Decoder`] with all checks, with [`FilesInOrder::units`].
 #[derive(Debug)]
 pub struct FilesInOrder {
     store: Arc<dyn ObjectStore>,
