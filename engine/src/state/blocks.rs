@@ -38,9 +38,10 @@ pub struct Row<'a> {
 /// Rows `0..len` of one block, in total order.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
+    /// The columns of bits, one word each; then the event times, then the retained columns, `rows_max` words each.
     block: &'a [u64],
     rows_max: usize,
-    bits_at: usize,
+    times_at: usize,
     len: usize,
 }
 
@@ -63,14 +64,14 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     #[must_use]
     pub fn time(&self, row: usize) -> i64 {
-        self.block[row] as i64
+        self.block[self.times_at + row] as i64
     }
 
     /// A retained column.
     #[inline(always)]
     #[must_use]
     pub fn column(&self, column: usize) -> &'a [u64] {
-        let start = (1 + column) * self.rows_max;
+        let start = self.times_at + (1 + column) * self.rows_max;
         &self.block[start..start + self.len]
     }
 
@@ -78,7 +79,7 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     #[must_use]
     pub fn bits(&self, column: usize) -> u64 {
-        self.block[self.bits_at + column]
+        self.block[column]
     }
 
     /// Rows whose event time is below `time`.
@@ -97,7 +98,7 @@ impl<'a> Rows<'a> {
 
     #[inline(always)]
     fn rank(&self, is_before: impl Fn(i64) -> bool) -> usize {
-        let times = &self.block[..self.len];
+        let times = &self.block[self.times_at..self.times_at + self.len];
         if times.len() <= 16 {
             // Counting has no branch to guess wrong.
             times.iter().map(|time| usize::from(is_before(*time as i64))).sum()
@@ -121,17 +122,18 @@ struct Class {
     stride: usize,
     page_shift: u32,
     pages: Vec<Box<[u64]>>,
+    /// Blocks that there are. Of all classes but the largest each is in use.
     num_blocks: u32,
-    num_used: usize,
-    /// Number of the first free block plus one; the first word of a free block is the number of the next plus one.
+    /// The largest class only, whose blocks may be leaves and stay where they are: number of the first free block plus one; the first word of a free
+    /// block is the number of the next plus one.
     free: u32,
 }
 
 impl Class {
     fn new(rows_max: usize, layout: RowLayout) -> Class {
-        let stride = rows_max * (1 + layout.num_words) + layout.num_bits;
+        let stride = rows_max * (1 + layout.num_words) + layout.num_bits + OWNER_WORDS;
         let page_shift = (PAGE_BYTES / (stride * size_of::<u64>())).max(4).ilog2();
-        Class { rows_max, stride, page_shift, pages: Vec::new(), num_blocks: 0, num_used: 0, free: 0 }
+        Class { rows_max, stride, page_shift, pages: Vec::new(), num_blocks: 0, free: 0 }
     }
 
     #[inline(always)]
@@ -152,8 +154,7 @@ impl Class {
         &mut self.pages[page][start..start + self.stride]
     }
 
-    fn allocate(&mut self) -> u32 {
-        self.num_used += 1;
+    fn allocate(&mut self, owner: u32) -> u32 {
         if self.free != 0 {
             let id = self.free - 1;
             self.free = self.block(id)[0] as u32;
@@ -164,14 +165,37 @@ impl Class {
             self.pages.push(vec![0; self.stride << self.page_shift].into());
         }
         self.num_blocks += 1;
+        let owner_at = self.stride - OWNER_WORDS;
+        self.block_mut(id)[owner_at] = u64::from(owner);
         id
     }
 
-    fn free(&mut self, id: u32) {
-        self.num_used -= 1;
+    fn free_in_place(&mut self, id: u32) {
         let next = u64::from(self.free);
         self.block_mut(id)[0] = next;
         self.free = id + 1;
+    }
+
+    /// Frees a block by moving the last one into its place. Gives the owner of the block that moved, if one did.
+    fn free_dense(&mut self, id: u32) -> Option<u32> {
+        self.num_blocks -= 1;
+        let last = self.num_blocks;
+        let mut owner = None;
+        if id != last {
+            let (page, start) = self.place(last);
+            let (to_page, to) = self.place(id);
+            if page == to_page {
+                self.pages[page].copy_within(start..start + self.stride, to);
+            } else {
+                let (before, after) = self.pages.split_at_mut(page);
+                before[to_page][to..to + self.stride].copy_from_slice(&after[0][start..start + self.stride]);
+            }
+            owner = Some(self.block(id)[self.stride - OWNER_WORDS] as u32);
+        }
+        // One page is kept free, so that one block that comes and goes does not make a page come and go.
+        let pages_needed = (last >> self.page_shift) as usize + 2;
+        self.pages.truncate(pages_needed);
+        owner
     }
 
     fn page_bytes(&self) -> usize {
@@ -179,11 +203,25 @@ impl Class {
     }
 }
 
+/// Words at the end of a block that say whose it is.
+const OWNER_WORDS: usize = 1;
+
+/// A block of another owner that took the place of a freed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// The slot whose ring it is.
+    pub slot: u32,
+    /// Its new number within its class.
+    pub id: u32,
+}
+
 /// The blocks of one state unit.
 #[derive(Debug)]
 pub struct Blocks {
     layout: RowLayout,
     classes: Vec<Class>,
+    /// Where the last freed block's place was taken by another one.
+    moved: Option<Moved>,
 }
 
 /// One block: its class, its number within the class, and how many rows it has.
@@ -202,7 +240,7 @@ impl Blocks {
     #[must_use]
     pub fn new(layout: RowLayout) -> Blocks {
         let classes = CLASS_ROWS.iter().map(|rows_max| Class::new(*rows_max, layout)).collect();
-        Blocks { layout, classes }
+        Blocks { layout, classes, moved: None }
     }
 
     /// What a block holds per row.
@@ -217,14 +255,32 @@ impl Blocks {
         CLASS_ROWS.iter().position(|rows_max| rows <= *rows_max).unwrap_or(usize::from(CLASS_MAX)) as u8
     }
 
-    /// An empty block of a class.
-    pub fn allocate(&mut self, class: u8) -> Block {
-        Block { id: self.classes[usize::from(class)].allocate(), class, len: 0 }
+    /// An empty block of a class for the ring of the slot `owner`.
+    pub fn allocate(&mut self, class: u8, owner: u32) -> Block {
+        Block { id: self.classes[usize::from(class)].allocate(owner), class, len: 0 }
     }
 
-    /// Gives a block back.
+    /// An empty block for a leaf.
+    pub fn allocate_leaf(&mut self) -> Block {
+        self.allocate(CLASS_MAX, u32::MAX)
+    }
+
+    /// Gives a block back. Blocks lie without gaps, so that memory follows what is held: another block may move into its place, which the owner must be
+    /// told before the next block is freed ([`Blocks::take_moved`]).
     pub fn free(&mut self, block: Block) {
-        self.classes[usize::from(block.class)].free(block.id);
+        debug_assert!(self.moved.is_none(), "who owns the block that moved has been told");
+        let class = &mut self.classes[usize::from(block.class)];
+        if block.class == CLASS_MAX {
+            class.free_in_place(block.id);
+        } else {
+            self.moved = class.free_dense(block.id).map(|slot| Moved { slot, id: block.id });
+        }
+    }
+
+    /// The block that moved when the last one was freed, once.
+    #[inline(always)]
+    pub fn take_moved(&mut self) -> Option<Moved> {
+        self.moved.take()
     }
 
     /// Whether no row fits any more.
@@ -242,9 +298,19 @@ impl Blocks {
         Rows {
             block: class.block(block.id),
             rows_max: class.rows_max,
-            bits_at: class.rows_max * (1 + self.layout.num_words),
+            times_at: self.layout.num_bits,
             len: usize::from(block.len),
         }
+    }
+
+    /// Reads a word of each cache line of a block, so that they are in the cache when its rows are looked at.
+    #[inline(always)]
+    #[must_use]
+    pub fn touch(&self, block: Block) -> u64 {
+        const LINE_WORDS: usize = 8;
+        const LINES_MAX: usize = 12;
+        let words = self.classes[usize::from(block.class)].block(block.id);
+        words.iter().step_by(LINE_WORDS).take(LINES_MAX).fold(0, |touched, word| touched ^ word)
     }
 
     /// Inserts a row before row `at`. The block must not be full.
@@ -253,10 +319,10 @@ impl Blocks {
         let len = usize::from(block.len);
         let class = &mut self.classes[usize::from(block.class)];
         let rows_max = class.rows_max;
-        let words = class.block_mut(block.id);
-        words.copy_within(at..len, at + 1);
-        words[at] = row.time as u64;
-        let (columns, bits) = words[rows_max..].split_at_mut(rows_max * self.layout.num_words);
+        let (bits, words) = class.block_mut(block.id).split_at_mut(self.layout.num_bits);
+        let (times, columns) = words.split_at_mut(rows_max);
+        times.copy_within(at..len, at + 1);
+        times[at] = row.time as u64;
         for (column, word) in columns.chunks_exact_mut(rows_max).zip(row.words) {
             column.copy_within(at..len, at + 1);
             column[at] = *word;
@@ -273,7 +339,7 @@ impl Blocks {
         let len = usize::from(block.len);
         let class = &mut self.classes[usize::from(block.class)];
         let rows_max = class.rows_max;
-        let (columns, bits) = class.block_mut(block.id).split_at_mut(rows_max * (1 + self.layout.num_words));
+        let (bits, columns) = class.block_mut(block.id).split_at_mut(self.layout.num_bits);
         for column in columns.chunks_exact_mut(rows_max) {
             column.copy_within(num..len, 0);
         }
@@ -292,21 +358,17 @@ impl Blocks {
         let mut lane = [0; BLOCK_ROWS_MAX];
         for column in 0..=num_words {
             let class = &self.classes[source_class];
-            let start = column * class.rows_max + from;
+            let start = num_bits + column * class.rows_max + from;
             lane[..num].copy_from_slice(&class.block(source.id)[start..start + num]);
             let class = &mut self.classes[target_class];
-            let start = column * class.rows_max + at;
+            let start = num_bits + column * class.rows_max + at;
             class.block_mut(target.id)[start..start + num].copy_from_slice(&lane[..num]);
         }
         for column in 0..num_bits {
-            let class = &mut self.classes[source_class];
-            let bits_at = class.rows_max * (1 + num_words) + column;
-            let word = &mut class.block_mut(source.id)[bits_at];
+            let word = &mut self.classes[source_class].block_mut(source.id)[column];
             let moved = if num == 0 { 0 } else { *word >> from };
             *word &= mask(0, from);
-            let class = &mut self.classes[target_class];
-            let bits_at = class.rows_max * (1 + num_words) + column;
-            let word = &mut class.block_mut(target.id)[bits_at];
+            let word = &mut self.classes[target_class].block_mut(target.id)[column];
             *word = (*word & mask(0, at)) | if num == 0 { 0 } else { moved << at };
         }
         source.len = from as u8;
@@ -342,7 +404,7 @@ mod tests {
     #[test]
     fn rows_keep_their_values_through_insertion_removal_and_moves() {
         let mut blocks = Blocks::new(RowLayout { num_words: 1, num_bits: 2 });
-        let mut block = blocks.allocate(CLASS_MAX);
+        let mut block = blocks.allocate_leaf();
         let mut expected = Vec::new();
         for step in 0..64_i64 {
             let at = (step * 7 % (step + 1)) as usize;
@@ -353,16 +415,40 @@ mod tests {
         assert_eq!(contents(&blocks, block), expected);
         blocks.remove_first(&mut block, 5);
         expected.drain(..5);
-        let mut second = blocks.allocate(CLASS_MAX);
+        let mut second = blocks.allocate_leaf();
         blocks.move_rows(&mut block, 29, &mut second);
         assert_eq!(contents(&blocks, block), expected[..29]);
         assert_eq!(contents(&blocks, second), expected[29..]);
-        let mut third = blocks.allocate(Blocks::class_for(29));
+        let mut third = blocks.allocate(Blocks::class_for(29), 7);
         blocks.move_rows(&mut block, 0, &mut third);
         assert_eq!(contents(&blocks, third), expected[..29]);
         blocks.remove_first(&mut second, 30);
         assert!(blocks.rows(second).is_empty());
         blocks.free(second);
-        assert_eq!(blocks.allocate(CLASS_MAX).id, second.id);
+        assert_eq!(blocks.allocate_leaf().id, second.id);
+    }
+
+    #[test]
+    fn the_last_block_takes_the_place_of_a_freed_one() {
+        let mut blocks = Blocks::new(RowLayout { num_words: 1, num_bits: 2 });
+        let mut held: Vec<Block> = (0..1_000).map(|slot| blocks.allocate(1, slot)).collect();
+        for (at, block) in held.iter_mut().enumerate() {
+            blocks.insert(block, 0, row(at as i64, &[at as u64], 1));
+        }
+        let bytes = blocks.bytes();
+        blocks.free(held[3]);
+        let moved = blocks.take_moved().unwrap();
+        assert_eq!(moved, Moved { slot: 999, id: held[3].id });
+        held[999].id = moved.id;
+        assert_eq!(contents(&blocks, held[999]), [(999, 999, 1)]);
+        for at in (4..999).rev() {
+            blocks.free(held[at]);
+            if let Some(moved) = blocks.take_moved() {
+                held[moved.slot as usize].id = moved.id;
+            }
+        }
+        assert_eq!(contents(&blocks, held[999]), [(999, 999, 1)]);
+        assert_eq!(contents(&blocks, held[2]), [(2, 2, 1)]);
+        assert!(blocks.bytes() < bytes / 3, "{} of {bytes} bytes are left", blocks.bytes());
     }
 }

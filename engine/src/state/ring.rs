@@ -1,7 +1,7 @@
 //! The retained rows of a key, in total order: nothing, one block, or, beyond 64 rows, a tree of blocks. Ranks count from the
 //! oldest row. It refuses to decide what may be removed; the operator says how many of the first rows it needs no more.
 
-use super::blocks::{BLOCK_ROWS_MAX, Block, Blocks, CLASS_MAX, Row, RowLayout, Rows};
+use super::blocks::{BLOCK_ROWS_MAX, Block, Blocks, CLASS_MAX, Moved, Row, RowLayout, Rows};
 use super::slab::Slab;
 use super::strings::Strings;
 use super::tree::{Around, Summarise, Tree};
@@ -33,6 +33,15 @@ pub struct Rings<P: Summarise> {
     blocks: Blocks,
     long: Slab<Option<Box<Long<P>>>>,
     num_leaves: usize,
+}
+
+impl Ring {
+    /// Tells the ring that its block has another number now.
+    pub fn set_block(&mut self, id: u32) {
+        if let Ring::Short(block) = self {
+            block.id = id;
+        }
+    }
 }
 
 impl<P: Summarise> Rings<P> {
@@ -127,39 +136,45 @@ impl<P: Summarise> Rings<P> {
         }
     }
 
-    /// Inserts a row before the row of rank `at`.
+    /// Inserts a row before the row of rank `at` of the ring of slot `slot`. Another slot's block may move: [`Rings::take_moved`].
     #[inline]
-    pub fn insert(&mut self, ring: &mut Ring, at: usize, row: Row<'_>, plan: &P, strings: &Strings) {
+    pub fn insert(&mut self, slot: u32, ring: &mut Ring, at: usize, row: Row<'_>, plan: &P, strings: &Strings) {
         match ring {
             Ring::Short(block) if !Blocks::is_full(*block) => self.blocks.insert(block, at, row),
-            _ => self.insert_growing(ring, at, row, plan, strings),
+            _ => self.insert_growing(slot, ring, at, row, plan, strings),
         }
     }
 
-    fn insert_growing(&mut self, ring: &mut Ring, at: usize, row: Row<'_>, plan: &P, strings: &Strings) {
+    /// The block that an insertion or removal moved, once: its owner's ring has to be told.
+    #[inline(always)]
+    pub fn take_moved(&mut self) -> Option<Moved> {
+        self.blocks.take_moved()
+    }
+
+    fn insert_growing(&mut self, slot: u32, ring: &mut Ring, at: usize, row: Row<'_>, plan: &P, strings: &Strings) {
         match ring {
             Ring::Empty => {
-                let mut block = self.blocks.allocate(0);
+                let mut block = self.blocks.allocate(0, slot);
                 self.blocks.insert(&mut block, at, row);
                 *ring = Ring::Short(block);
             }
             Ring::Short(block) if block.class < CLASS_MAX => {
-                let mut larger = self.move_to_class(*block, block.class + 1);
+                let mut larger = self.move_to_class(slot, *block, block.class + 1);
                 self.blocks.insert(&mut larger, at, row);
                 *ring = Ring::Short(larger);
             }
             Ring::Short(block) => {
-                let long = Long { tree: Tree::of_block(*block), running: P::Running::default() };
+                let long = Long { tree: Tree::of_block(*block, &self.blocks), running: P::Running::default() };
                 self.num_leaves += 1;
                 *ring = Ring::Long(self.long.insert(Some(Box::new(long))));
-                self.insert_growing(ring, at, row, plan, strings);
+                self.insert_growing(slot, ring, at, row, plan, strings);
             }
             Ring::Long(id) => {
                 let Rings { blocks, long, num_leaves } = self;
                 if let Some(long) = &mut long[*id] {
                     let before = long.tree.num_leaves();
                     long.tree.insert(&mut Around { blocks, plan, strings }, at, row);
-                    plan.inserted(&mut long.running, at, row);
+                    plan.inserted(&mut long.running, at, row, strings);
                     *num_leaves += long.tree.num_leaves() - before;
                 }
             }
@@ -209,11 +224,11 @@ impl<P: Summarise> Rings<P> {
     }
 
     /// Moves the rows of a short ring to the smallest block that holds one row more, if that is much smaller.
-    pub fn shrink(&mut self, ring: &mut Ring) {
+    pub fn shrink(&mut self, slot: u32, ring: &mut Ring) {
         if let Ring::Short(block) = ring {
             let class = Blocks::class_for(usize::from(block.len) + 1);
             if class + 1 < block.class {
-                *block = self.move_to_class(*block, class);
+                *block = self.move_to_class(slot, *block, class);
             }
         }
     }
@@ -237,9 +252,9 @@ impl<P: Summarise> Rings<P> {
         self.blocks.bytes() + self.long.bytes() + self.num_leaves * plan.summary_bytes()
     }
 
-    fn move_to_class(&mut self, block: Block, class: u8) -> Block {
+    fn move_to_class(&mut self, slot: u32, block: Block, class: u8) -> Block {
         let mut block = block;
-        let mut target = self.blocks.allocate(class);
+        let mut target = self.blocks.allocate(class, slot);
         self.blocks.move_rows(&mut block, 0, &mut target);
         self.blocks.free(block);
         target

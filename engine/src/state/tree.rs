@@ -24,7 +24,7 @@ pub trait Summarise {
     /// Adds the rows of `other`.
     fn merge(&self, summary: &mut Self::Summary, other: &Self::Summary, strings: &Strings);
     /// A row was inserted at rank `at`.
-    fn inserted(&self, running: &mut Self::Running, at: usize, row: Row<'_>);
+    fn inserted(&self, running: &mut Self::Running, at: usize, row: Row<'_>, strings: &Strings);
     /// The first `num` rows were removed.
     fn removed_first(&self, running: &mut Self::Running, num: usize);
     /// Bytes of a summary, about.
@@ -52,6 +52,8 @@ pub struct Tree<S> {
     root: Node<S>,
     len: usize,
     num_leaves: usize,
+    /// Event time of the last row, so that rows in order need no search.
+    last_time: i64,
 }
 
 /// What an insertion did to a node.
@@ -78,9 +80,10 @@ pub struct Around<'a, P> {
 impl<S> Tree<S> {
     /// A tree of the rows of one block of the largest class.
     #[must_use]
-    pub fn of_block(block: Block) -> Tree<S> {
+    pub fn of_block(block: Block, blocks: &Blocks) -> Tree<S> {
         debug_assert_eq!(block.class, CLASS_MAX, "leaves are of the largest class");
-        Tree { root: Node::Leaf(block), len: usize::from(block.len), num_leaves: 1 }
+        let len = usize::from(block.len);
+        Tree { root: Node::Leaf(block), len, num_leaves: 1, last_time: blocks.rows(block).time(len - 1) }
     }
 
     /// Number of rows.
@@ -113,6 +116,9 @@ impl<S> Tree<S> {
     /// Rows whose event time is below `time`, or also at it.
     #[must_use]
     pub fn rank(&self, blocks: &Blocks, time: i64, including: bool) -> usize {
+        if time > self.last_time || (including && time == self.last_time) {
+            return self.len;
+        }
         let mut node = &self.root;
         let mut rank = 0;
         loop {
@@ -192,6 +198,7 @@ impl<S> Tree<S> {
             self.root = Node::Inner(vec![child(around, left), right]);
         }
         self.len += 1;
+        self.last_time = self.last_time.max(row.time);
         self.num_leaves += new_leaves;
     }
 
@@ -317,7 +324,7 @@ fn insert_into_leaf<P: Summarise>(
         return Inserted::Here;
     }
     *new_leaves += 1;
-    let mut right = around.blocks.allocate(CLASS_MAX);
+    let mut right = around.blocks.allocate_leaf();
     if is_append {
         around.blocks.insert(&mut right, 0, row);
         return Inserted::SplitUnchanged(child(around, Node::Leaf(right)));

@@ -250,7 +250,8 @@ pub struct ColumnBuilder {
     data_type: DataType,
     words: Vec<u64>,
     texts: Option<StringBuilder>,
-    valid: BooleanBufferBuilder,
+    /// Which words are no nulls; begun at the first null.
+    valid: Option<BooleanBufferBuilder>,
 }
 
 impl ColumnBuilder {
@@ -262,15 +263,26 @@ impl ColumnBuilder {
             data_type: data_type.clone(),
             words: Vec::with_capacity(if is_text { 0 } else { rows }),
             texts: is_text.then(|| StringBuilder::with_capacity(rows, 0)),
-            valid: BooleanBufferBuilder::new(rows),
+            valid: None,
         }
     }
 
     /// Appends a word, or null. Not for strings.
     #[inline(always)]
     pub fn push(&mut self, word: Option<u64>) {
+        if word.is_none() || self.valid.is_some() {
+            self.push_valid(word.is_some());
+        }
         self.words.push(word.unwrap_or(0));
-        self.valid.append(word.is_some());
+    }
+
+    fn push_valid(&mut self, is_valid: bool) {
+        let valid = self.valid.get_or_insert_with(|| {
+            let mut valid = BooleanBufferBuilder::new(self.words.capacity());
+            valid.append_n(self.words.len(), true);
+            valid
+        });
+        valid.append(is_valid);
     }
 
     /// Appends a string, or null. Only for strings.
@@ -287,24 +299,8 @@ impl ColumnBuilder {
         self.texts.is_some()
     }
 
-    /// Number of rows so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        if self.is_text() {
-            self.valid.len().max(self.texts.as_ref().map_or(0, arrow::array::ArrayBuilder::len))
-        } else {
-            self.words.len()
-        }
-    }
-
-    /// Whether there is no row yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The column.
-    pub fn finish(mut self) -> Result<ArrayRef> {
+    pub fn finish(self) -> Result<ArrayRef> {
         fn build<T: ArrowPrimitiveType<Native: Word>>(
             data_type: &DataType,
             words: Vec<u64>,
@@ -322,8 +318,7 @@ impl ColumnBuilder {
                 other => return Err(unsupported(other)),
             });
         }
-        let nulls = NullBuffer::new(self.valid.finish());
-        let nulls = (nulls.null_count() > 0).then_some(nulls);
+        let nulls = self.valid.map(|mut valid| NullBuffer::new(valid.finish()));
         if self.data_type == DataType::Boolean {
             let values = self.words.iter().map(|word| *word != 0).collect();
             return Ok(Arc::new(BooleanArray::new(values, nulls)));

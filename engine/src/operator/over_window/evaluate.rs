@@ -1,7 +1,7 @@
 //! The kernels: one row's answers from the rows of its key, before it joins them. Typed per column when the plan was made; here is no virtual call,
 //! no allocation for rows in blocks, and no scalar of a dynamic type. It refuses to change what is retained.
 
-use crate::state::blocks::{Blocks, Row, Rows};
+use crate::state::blocks::{BLOCK_ROWS_MAX, Blocks, Row, Rows};
 use crate::state::ring::{Long, Ring, Rings};
 use crate::state::strings::Strings;
 use crate::state::value::{ColumnBuilder, Kind};
@@ -10,6 +10,7 @@ use super::fold::{Fold, for_each_bit};
 use super::follow::{distinct_mask, fold_range};
 use super::frame::{Place, Ranks, Span};
 use super::plan::{Act, Finish, Literal, Plan, PlannedCall};
+use super::short;
 
 /// The retained rows of a key.
 enum View<'a> {
@@ -25,6 +26,18 @@ impl Ranks for View<'_> {
             View::Empty => 0,
             View::Short(rows) => rows.rank_lower(time),
             View::Long(long, blocks) => long.tree.rank(blocks, time, false),
+        }
+    }
+
+    #[inline(always)]
+    fn time(&self, rank: usize) -> i64 {
+        match self {
+            View::Empty => i64::MIN,
+            View::Short(rows) => rows.time(rank),
+            View::Long(long, blocks) => {
+                let (block, lane) = long.tree.place(rank);
+                blocks.rows(block).time(lane)
+            }
         }
     }
 
@@ -109,8 +122,16 @@ pub(super) fn evaluate(
         let span = spans[call.frame];
         let value = match &call.act {
             Act::Fold { measure, finish } => {
-                let fold = fold(plan, index, *measure, &mut view, span, asked, strings);
-                finish_fold(*finish, &fold)
+                let short = match &view {
+                    View::Short(rows) if call.prefix.is_none() || asked.prefix.is_none() => {
+                        short::answer(&plan.measures[*measure], *finish, rows, span, asked.row)
+                    }
+                    _ => None,
+                };
+                short.unwrap_or_else(|| {
+                    let fold = fold(plan, index, *measure, &mut view, span, asked, strings);
+                    finish_fold(*finish, &fold)
+                })
             }
             Act::Distinct { argument } => Some(distinct(plan, index, *argument, &mut view, span, asked.row)),
             Act::Edge { argument, is_first } => edge(*argument, *is_first, &view, span, asked.row),
@@ -150,7 +171,7 @@ fn own_value(row: Row<'_>, argument: usize) -> Option<u64> {
     (row.bits >> argument & 1 == 1).then(|| row.words[argument])
 }
 
-#[inline]
+#[inline(never)]
 fn fold(
     plan: &Plan,
     call: usize,
@@ -170,7 +191,7 @@ fn fold(
             rule.add_rows(&mut fold, rows, span.from, span.to, strings);
             fold
         }
-        View::Long(long, blocks) if is_to_newest && rule.is_removable() => {
+        View::Long(long, blocks) if is_to_newest && span.to - span.from > BLOCK_ROWS_MAX && rule.is_followed() => {
             let Long { tree, running } = &mut **long;
             running.fold_to_newest(plan, call, measure, (tree, blocks), span.from, strings)
         }

@@ -76,17 +76,17 @@ impl Measure {
         match self.what {
             What::Count => Fold::Count(0),
             What::Integers => Fold::Integers { sum: 0, count: 0 },
-            What::Floats => Fold::Floats { sum: ZERO_SUM.clone(), count: 0 },
+            What::Floats => Fold::Floats { sum: zero_sum(), count: 0 },
             What::Moments => Fold::Moments(ExactMoments::new()),
             What::Min | What::Max => Fold::Extreme { word: 0, is_some: false },
             What::First | What::Last => Fold::Edge { time: 0, word: None, is_some: false },
         }
     }
 
-    /// Whether rows can be taken out again.
+    /// Whether a fold can follow a frame along: rows can be taken out of it again, or it can be told that they do not matter.
     #[inline]
-    pub(super) fn is_removable(&self) -> bool {
-        matches!(self.what, What::Count | What::Integers | What::Floats | What::Moments)
+    pub(super) fn is_followed(&self) -> bool {
+        !matches!(self.what, What::First | What::Last)
     }
 
     /// Whether the number of rows alone is the answer.
@@ -108,8 +108,9 @@ impl Measure {
         counted
     }
 
+    /// Whether a row counts.
     #[inline(always)]
-    fn counts(&self, row: Row<'_>) -> bool {
+    pub(super) fn counts(&self, row: Row<'_>) -> bool {
         let is_set = |column: Option<usize>| column.is_none_or(|column| row.bits >> column & 1 == 1);
         is_set(self.argument) && is_set(self.filter)
     }
@@ -143,13 +144,6 @@ impl Measure {
         }
     }
 
-    /// Adds one row to a fold that can be undone.
-    pub(super) fn add_removable(&self, fold: &mut Fold, row: Row<'_>) {
-        if self.counts(row) {
-            self.add_removable_word(fold, self.word(row));
-        }
-    }
-
     #[inline(always)]
     fn add_removable_word(&self, fold: &mut Fold, word: u64) {
         match fold {
@@ -167,9 +161,8 @@ impl Measure {
         }
     }
 
-    /// Removes one row that was added.
-    #[inline]
-    pub(super) fn remove_word(&self, fold: &mut Fold, word: u64) {
+    #[inline(always)]
+    fn remove_word(&self, fold: &mut Fold, word: u64) {
         match fold {
             Fold::Count(count) => *count -= 1,
             Fold::Integers { sum, count } => {
@@ -220,9 +213,16 @@ impl Measure {
         }
     }
 
-    /// Removes rows `from..to` of a block, which were added.
-    pub(super) fn remove_rows(&self, fold: &mut Fold, rows: &Rows<'_>, from: usize, to: usize) {
+    /// Removes rows `from..to` of a block, which were added. False, and the fold is to be thrown away, if what is left cannot be told.
+    pub(super) fn remove_rows(&self, fold: &mut Fold, rows: &Rows<'_>, from: usize, to: usize) -> bool {
         let counted = self.mask(rows, from, to);
+        if let (Fold::Extreme { word, .. }, Some(argument)) = (&*fold, self.argument) {
+            let column = rows.column(argument);
+            let mut is_kept = true;
+            // Equally extreme values are equal words.
+            for_each_bit(counted, |lane| is_kept &= column[lane] != *word);
+            return is_kept;
+        }
         match self.argument {
             Some(argument) => {
                 let column = rows.column(argument);
@@ -230,6 +230,7 @@ impl Measure {
             }
             None => for_each_bit(counted, |_| self.remove_word(fold, 0)),
         }
+        true
     }
 
     /// Adds the rows of `other`.
@@ -281,6 +282,12 @@ static ZERO_SUM: LazyLock<ExactSum> = LazyLock::new(|| {
     sum.remove(0.1);
     sum
 });
+
+/// A sum of nothing, ready for amounts.
+#[inline]
+pub(super) fn zero_sum() -> ExactSum {
+    ZERO_SUM.clone()
+}
 
 /// Calls `act` with the place of each set bit, in order.
 #[inline(always)]

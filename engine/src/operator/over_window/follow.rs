@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::state::blocks::{Blocks, Row, Rows};
+use crate::state::blocks::{BLOCK_ROWS_MAX, Blocks, Row, Rows};
 use crate::state::keys::hash_word;
 use crate::state::strings::Strings;
 use crate::state::tree::Tree;
@@ -65,7 +65,7 @@ pub(super) fn distinct_mask(plan: &Plan, call: usize, rows: &Rows<'_>, from: usi
 
 impl Followers {
     /// A row was inserted at rank `at`.
-    pub(super) fn inserted(&mut self, plan: &Plan, at: usize, row: Row<'_>) {
+    pub(super) fn inserted(&mut self, plan: &Plan, at: usize, row: Row<'_>, strings: &Strings) {
         for (call, follower) in self.0.iter_mut().enumerate() {
             match follower {
                 None => {}
@@ -73,8 +73,7 @@ impl Followers {
                     if at < *start {
                         *start += 1;
                     } else if let Some(measure) = measure_of(plan, call) {
-                        // No string is looked at: what can be undone compares none.
-                        measure.add_removable(fold, row);
+                        measure.add_row(fold, row, strings);
                     }
                 }
                 Some(Follower::Distinct { start, end, counts }) => {
@@ -111,7 +110,8 @@ impl Followers {
         &mut self.0[call]
     }
 
-    /// The fold of the rows from rank `from` to the newest of a measure whose rows can be removed.
+    /// The fold of the rows from rank `from` to the newest. Of sums the rows that have left the frame are removed; an extreme value stays until a row as
+    /// extreme leaves, and is then looked up in the tree.
     pub(super) fn fold_to_newest(
         &mut self,
         plan: &Plan,
@@ -127,10 +127,17 @@ impl Followers {
         if let Some(Follower::Fold { start, fold }) = follower
             && start.abs_diff(from) <= STEPS_MAX
         {
-            tree.visit_rows(blocks, *start, from, &mut |rows, from, to| rule.remove_rows(fold, &rows, from, to));
-            tree.visit_rows(blocks, from, *start, &mut |rows, from, to| rule.add_rows(fold, &rows, from, to, strings));
-            *start = from;
-            return fold.clone();
+            let mut is_kept = true;
+            tree.visit_rows(blocks, *start, from, &mut |rows, from, to| {
+                is_kept &= rule.remove_rows(fold, &rows, from, to)
+            });
+            if is_kept {
+                tree.visit_rows(blocks, from, *start, &mut |rows, from, to| {
+                    rule.add_rows(fold, &rows, from, to, strings)
+                });
+                *start = from;
+                return fold.clone();
+            }
         }
         let fold = fold_range(plan, measure, ring, from, tree.len(), strings);
         *follower = Some(Follower::Fold { start: from, fold: fold.clone() });
@@ -200,6 +207,11 @@ pub(super) fn fold_range(
     let Some(summary) = plan.summary_of(measure) else {
         return Fold::Count(to.saturating_sub(from) as u64);
     };
+    if to.saturating_sub(from) <= BLOCK_ROWS_MAX {
+        let mut whole = rule.empty();
+        tree.visit_rows(blocks, from, to, &mut |rows, from, to| rule.add_rows(&mut whole, &rows, from, to, strings));
+        return whole;
+    }
     let whole = std::cell::RefCell::new(rule.empty());
     tree.visit(
         blocks,

@@ -10,6 +10,8 @@ pub(super) trait Ranks {
     fn rank_lower(&self, time: i64) -> usize;
     /// Rows at or below `time`.
     fn rank_upper(&self, time: i64) -> usize;
+    /// Event time of the row of a rank.
+    fn time(&self, rank: usize) -> i64;
 }
 
 /// When a row is and what it may see because of that.
@@ -62,13 +64,17 @@ impl Place {
                 Span { from: from.min(to), to, has_own }
             }
             Frame::Rows { preceding, until } => {
-                let mut visible = ring.rank_lower(self.anchor().saturating_sub(max_lookback));
+                let bound = self.anchor().saturating_sub(max_lookback);
+                let first = self.rank.saturating_sub(preceding);
+                // The oldest row that it reaches nearly always lies within the lookback.
+                let is_within = first == self.rank || ring.time(first) >= bound;
+                let mut visible = if is_within { first } else { ring.rank_lower(bound) };
                 if self.is_too_late() {
                     // Below H only the newest rows are seen, wherever among them the row stands.
                     visible = visible.max(ring.rank_lower(self.h).saturating_sub(preceding));
                 }
                 let to = if until == 0 { self.rank } else { (self.rank + 1).saturating_sub(until) };
-                let from = self.rank.saturating_sub(preceding).max(visible);
+                let from = first.max(visible);
                 Span { from: from.min(to), to, has_own: until == 0 }
             }
             Frame::Unbounded { until } => {

@@ -11,6 +11,7 @@ mod frame;
 mod plan;
 #[cfg(test)]
 mod reference;
+mod short;
 mod snapshot;
 mod spec;
 #[cfg(test)]

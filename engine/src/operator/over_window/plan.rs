@@ -279,8 +279,8 @@ impl Summarise for Plan {
         }
     }
 
-    fn inserted(&self, running: &mut Followers, at: usize, row: Row<'_>) {
-        running.inserted(self, at, row);
+    fn inserted(&self, running: &mut Followers, at: usize, row: Row<'_>, strings: &Strings) {
+        running.inserted(self, at, row, strings);
     }
 
     fn removed_first(&self, running: &mut Followers, num: usize) {

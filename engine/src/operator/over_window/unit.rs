@@ -146,8 +146,7 @@ impl Unit {
         }
         for slot in slots.iter().take(rows.len()) {
             if let Ring::Short(block) = self.slots[*slot].ring {
-                let rows = self.rings.blocks().rows(block);
-                touched ^= (rows.time(0) ^ rows.time(rows.len() - 1)) as u64;
+                touched ^= self.rings.blocks().touch(block);
             }
         }
         black_box(touched);
@@ -225,10 +224,19 @@ impl Unit {
     /// Puts a row into a key's ring before the row of rank `rank`.
     pub(super) fn insert(&mut self, plan: &Plan, slot_id: u32, rank: usize, row: Row<'_>) {
         let slot = &mut self.slots[slot_id];
-        self.rings.insert(&mut slot.ring, rank, row, plan, &self.strings);
+        self.rings.insert(slot_id, &mut slot.ring, rank, row, plan, &self.strings);
         if !slot.is_in_wheel {
             slot.is_in_wheel = true;
             self.wheel.schedule(slot_id, row.time.saturating_add(plan.lifetime()).saturating_add(1));
+        }
+        self.tell_moved();
+    }
+
+    /// Tells the slot whose block moved, if one did.
+    #[inline(always)]
+    fn tell_moved(&mut self) {
+        if let Some(moved) = self.rings.take_moved() {
+            self.slots[moved.slot].ring.set_block(moved.id);
         }
     }
 
@@ -240,7 +248,14 @@ impl Unit {
         let Unit { slots, rings, strings, prefixes, .. } = self;
         let slot = &mut slots[slot_id];
         let before = rings.len(slot.ring);
-        let num = plan.num_unneeded(h, |time| rings.rank_lower(slot.ring, time));
+        let num = match slot.ring {
+            Ring::Empty => 0,
+            Ring::Short(block) => {
+                let rows = rings.blocks().rows(block);
+                plan.num_unneeded(h, |time| rows.rank_lower(time))
+            }
+            Ring::Long(_) => plan.num_unneeded(h, |time| rings.rank_lower(slot.ring, time)),
+        };
         if num == 0 {
             return 0;
         }
@@ -264,8 +279,12 @@ impl Unit {
             }
             release_texts(plan, rows, num, strings);
         });
-        rings.shrink(&mut slot.ring);
-        before - rings.len(slot.ring)
+        let removed = before - rings.len(slot.ring);
+        self.tell_moved();
+        let Unit { slots, rings, .. } = self;
+        rings.shrink(slot_id, &mut slots[slot_id].ring);
+        self.tell_moved();
+        removed
     }
 
     /// Removes all rows of a key.
@@ -284,6 +303,7 @@ impl Unit {
             }
             slot.prefix = 0;
         }
+        self.tell_moved();
     }
 
     /// Looks at a few keys whose time has come, and forgets what no row to come can see. No answer depends on it.
