@@ -4,11 +4,13 @@
 //! first. Run it with `cargo bench -p tidemill-udfs --features lightgbm`; it fails if a goal is missed, unless `--no-fail` is given.
 
 #![expect(clippy::print_stdout, reason = "the table is what the benchmark is for")]
-#![expect(unsafe_code, reason = "the clock of CPU time is the C library's")]
+
+#[path = "common/clock.rs"]
+mod clock;
 
 use std::hint::black_box;
-use std::time::Duration;
 
+use clock::cpu_time;
 use tidemill_udfs::oracle::{Oracle, Rows, Shape};
 use tidemill_udfs::scorer::{Column, Model, Scratch};
 
@@ -211,30 +213,4 @@ fn turn(num_rows: usize, mut call: impl FnMut()) -> f64 {
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
-}
-
-/// The CPU time of this thread.
-#[cfg(target_os = "linux")]
-fn cpu_time() -> Duration {
-    #[repr(C)]
-    struct Timespec {
-        seconds: std::ffi::c_long,
-        nanoseconds: std::ffi::c_long,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
-    }
-    const THREAD_CPU_TIME: i32 = 3;
-    let mut time = Timespec { seconds: 0, nanoseconds: 0 };
-    // SAFETY: the pointer is to a struct laid out as the C library's on 64-bit Linux, alive until the call returns.
-    let code = unsafe { clock_gettime(THREAD_CPU_TIME, &mut time) };
-    assert_eq!(code, 0, "the kernel has a clock of the thread's CPU time");
-    Duration::new(time.seconds as u64, time.nanoseconds as u32)
-}
-
-/// Elsewhere wall time: run it on a quiet machine.
-#[cfg(not(target_os = "linux"))]
-fn cpu_time() -> Duration {
-    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    START.get_or_init(std::time::Instant::now).elapsed()
 }

@@ -71,10 +71,13 @@ pub(super) fn session(functions: &Functions) -> Result<SessionState> {
         .with_default_features()
         .with_physical_optimizer_rules(Vec::new())
         .build();
+    let not_registered = |error| Error::internal("an SQL function cannot be registered").with_source(error);
     for function in &functions.scalar {
-        state
-            .register_udf(Arc::clone(function))
-            .map_err(|error| Error::internal("an SQL function cannot be registered").with_source(error))?;
+        state.register_udf(Arc::clone(function)).map_err(not_registered)?;
+    }
+    // Everywhere: a sum must not depend on where it is computed.
+    for function in tidemill_udfs::aggregates() {
+        state.register_udaf(function).map_err(not_registered)?;
     }
     Ok(state)
 }

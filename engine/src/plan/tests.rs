@@ -1,6 +1,7 @@
 //! What the plan promises, shown: golden messages and plans, one evaluation per row of `score`, and outcomes that do not
 //! depend on how the input was cut, with stock DataFusion as the oracle.
 
+mod exact_aggregates;
 mod golden;
 mod parity;
 
