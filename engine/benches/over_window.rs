@@ -1,5 +1,6 @@
-//! The over-window alone, from memory: CPU time per row on one thread for five features (count, sum and max over a day, average of six rows, lag), with few keys and many, in order,
-//! in heavy disorder (events stamped -5 to +50 minutes around now) and with a hot key; bytes per key; one-row batches. `--keys N` sets the many.
+//! The over-window alone, from memory: CPU time per row on one thread for five features (count, sum and max over a day,
+//! average of six rows, lag), with few keys and many, in order, in heavy disorder (events stamped -5 to +50 minutes
+//! around now) and with a hot key; bytes per key; one-row batches. `--keys N` sets the many.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may fail loudly")]
 

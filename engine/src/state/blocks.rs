@@ -1,7 +1,7 @@
-//! Blocks of retained rows: columns of up to 64 rows side by side in one piece of memory, in total order, from slabs by size with
-//! free lists. A row costs eight bytes for its event time and eight per retained column; which rows are null or filtered is one bit each.
-//! It refuses positions: rows of a state unit arrive in the order of their positions, so among equal event times the order of
-//! arrival is the order of positions, and a new row stands behind its peers.
+//! Blocks of retained rows: columns of up to 64 rows side by side in one piece of memory, in total order, from slabs by
+//! size with free lists. A row costs eight bytes for its event time and eight per retained column; which rows are null
+//! or filtered is one bit each. It refuses positions: rows of a state unit arrive in the order of their positions, so
+//! among equal event times the order of arrival is the order of positions, and a new row stands behind its peers.
 
 /// Rows of the largest block, and of a leaf of a long ring: as many as a word has bits.
 pub const BLOCK_ROWS_MAX: usize = 64;
@@ -124,8 +124,8 @@ struct Class {
     pages: Vec<Box<[u64]>>,
     /// Blocks that there are. Of all classes but the largest each is in use.
     num_blocks: u32,
-    /// The largest class only, whose blocks may be leaves and stay where they are: number of the first free block plus one; the first word of a free
-    /// block is the number of the next plus one.
+    /// The largest class only, whose blocks may be leaves and stay where they are: number of the first free block plus
+    /// one; the first word of a free block is the number of the next plus one.
     free: u32,
 }
 
@@ -265,8 +265,8 @@ impl Blocks {
         self.allocate(CLASS_MAX, u32::MAX)
     }
 
-    /// Gives a block back. Blocks lie without gaps, so that memory follows what is held: another block may move into its place, which the owner must be
-    /// told before the next block is freed ([`Blocks::take_moved`]).
+    /// Gives a block back. Blocks lie without gaps, so that memory follows what is held: another block may move into
+    /// its place, which the owner must be told before the next block is freed ([`Blocks::take_moved`]).
     pub fn free(&mut self, block: Block) {
         debug_assert!(self.moved.is_none(), "who owns the block that moved has been told");
         let class = &mut self.classes[usize::from(block.class)];
@@ -373,6 +373,13 @@ impl Blocks {
         }
         source.len = from as u8;
         target.len += num as u8;
+    }
+
+    /// Bytes of the blocks that a ring of `rows` rows takes at least, without what a tree adds.
+    #[must_use]
+    pub fn bytes_for(layout: RowLayout, rows: usize) -> usize {
+        let class = Blocks::class_for(rows);
+        Class::new(CLASS_ROWS[usize::from(class)], layout).stride * size_of::<u64>() * rows.div_ceil(BLOCK_ROWS_MAX)
     }
 
     /// Bytes of one block.

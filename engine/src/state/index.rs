@@ -1,5 +1,6 @@
-//! The hash index of one sub-table: from a key's hash to the number of its slot. Open addressing with linear probing in one
-//! word per entry, which holds enough of the hash to grow without looking at the keys. It refuses to compare keys: the caller does.
+//! The hash index of one sub-table: from a key's hash to the number of its slot. Open addressing with linear probing in
+//! one word per entry, which holds enough of the hash to grow without looking at the keys. It refuses to compare keys:
+//! the caller does.
 
 /// Entries of the first table.
 const CAPACITY_MIN: usize = 8;

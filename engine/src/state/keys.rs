@@ -1,5 +1,6 @@
-//! Keys: the values of the PARTITION BY columns. One column of numbers is kept as a word; anything else in a form of bytes of
-//! our own, which is never persisted. Nulls are equal to each other, as in SQL's PARTITION BY. It refuses floats: they are no keys.
+//! Keys: the values of the PARTITION BY columns. One column of numbers is kept as a word; anything else in a form of
+//! bytes of our own, which is never persisted. Nulls are equal to each other, as in SQL's PARTITION BY. It refuses
+//! floats: they are no keys.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;

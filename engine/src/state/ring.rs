@@ -1,5 +1,6 @@
-//! The retained rows of a key, in total order: nothing, one block, or, beyond 64 rows, a tree of blocks. Ranks count from the
-//! oldest row. It refuses to decide what may be removed; the operator says how many of the first rows it needs no more.
+//! The retained rows of a key, in total order: nothing, one block, or, beyond 64 rows, a tree of blocks. Ranks count
+//! from the oldest row. It refuses to decide what may be removed; the operator says how many of the first rows it needs
+//! no more.
 
 use super::blocks::{BLOCK_ROWS_MAX, Block, Blocks, CLASS_MAX, Moved, Row, RowLayout, Rows};
 use super::slab::Slab;
@@ -136,7 +137,8 @@ impl<P: Summarise> Rings<P> {
         }
     }
 
-    /// Inserts a row before the row of rank `at` of the ring of slot `slot`. Another slot's block may move: [`Rings::take_moved`].
+    /// Inserts a row before the row of rank `at` of the ring of slot `slot`. Another slot's block may move:
+    /// [`Rings::take_moved`].
     #[inline]
     pub fn insert(&mut self, slot: u32, ring: &mut Ring, at: usize, row: Row<'_>, plan: &P, strings: &Strings) {
         match ring {
@@ -181,8 +183,8 @@ impl<P: Summarise> Rings<P> {
         }
     }
 
-    /// Removes at most the first `num` rows; of a long ring only whole leaves, so some may stay. Calls `on_removed` with
-    /// the rows before they go.
+    /// Removes at most the first `num` rows; of a long ring only whole leaves, so some may stay. Calls `on_removed`
+    /// with the rows before they go.
     pub fn remove_first(
         &mut self,
         ring: &mut Ring,

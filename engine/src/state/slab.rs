@@ -1,5 +1,5 @@
-//! Storage that grows by pages, so that growing never copies what is there: no resize is a visible pause, however large the
-//! state. It hands out numbers instead of references, and refuses nothing but a number that it never gave.
+//! Storage that grows by pages, so that growing never copies what is there: no resize is a visible pause, however large
+//! the state. It hands out numbers instead of references, and refuses nothing but a number that it never gave.
 
 /// Items of one page. Small enough that a new page costs microseconds.
 const PAGE_ITEMS: usize = 1024;

@@ -1,5 +1,5 @@
-//! Strings of retained rows, each stored once per state unit and counted by how many rows hold it. A row holds the string's
-//! number, so equal numbers are equal strings. It refuses to free a string that a row still holds.
+//! Strings of retained rows, each stored once per state unit and counted by how many rows hold it. A row holds the
+//! string's number, so equal numbers are equal strings. It refuses to free a string that a row still holds.
 
 use super::index::Index;
 use super::keys::hash_bytes;

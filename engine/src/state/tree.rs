@@ -1,5 +1,6 @@
-//! A long ring: a B+ tree of blocks in total order, by rank, with a summary per subtree, so that inserting anywhere, finding a
-//! place and summing up a stretch take logarithmic time on a key with millions of rows. It refuses removal except of whole first leaves.
+//! A long ring: a B+ tree of blocks in total order, by rank, with a summary per subtree, so that inserting anywhere,
+//! finding a place and summing up a stretch take logarithmic time on a key with millions of rows. It refuses removal
+//! except of whole first leaves.
 
 use super::blocks::{BLOCK_ROWS_MAX, Block, Blocks, CLASS_MAX, Row, Rows};
 use super::strings::Strings;
@@ -7,8 +8,8 @@ use super::strings::Strings;
 /// Children of an inner node.
 const CHILDREN_MAX: usize = 32;
 
-/// What is known of a stretch of rows without looking at them, and what follows a ring along. Summaries of the two halves of
-/// a stretch merge into that of the whole, exactly.
+/// What is known of a stretch of rows without looking at them, and what follows a ring along. Summaries of the two
+/// halves of a stretch merge into that of the whole, exactly.
 pub trait Summarise {
     /// Of a stretch of rows.
     type Summary: std::fmt::Debug;
@@ -158,7 +159,8 @@ impl<S> Tree<S> {
         }
     }
 
-    /// Goes over the rows of ranks `from..to`: by summaries where a whole subtree lies within, by rows elsewhere, in order.
+    /// Goes over the rows of ranks `from..to`: by summaries where a whole subtree lies within, by rows elsewhere, in
+    /// order.
     pub fn visit<'b>(
         &'b self,
         blocks: &'b Blocks,

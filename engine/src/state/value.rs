@@ -1,5 +1,6 @@
-//! Column values as words of 64 bits, the one form in which state holds them, and the way from Arrow and back. A boolean is 0
-//! or 1, a float its bits, a string its number in [`super::strings`]. It refuses types of other widths (decimals, lists) by name.
+//! Column values as words of 64 bits, the one form in which state holds them, and the way from Arrow and back. A
+//! boolean is 0 or 1, a float its bits, a string its number in [`super::strings`]. It refuses types of other widths
+//! (decimals, lists) by name.
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, BooleanBufferBuilder, LargeStringArray, PrimitiveArray,

@@ -1,5 +1,5 @@
-//! When to look at a key again: a wheel over the event time of one state unit. It refuses to expire anything itself; expiry is
-//! lazy and invisible, so a key that is looked at late costs memory and no answer.
+//! When to look at a key again: a wheel over the event time of one state unit. It refuses to expire anything itself;
+//! expiry is lazy and invisible, so a key that is looked at late costs memory and no answer.
 
 use std::collections::BTreeMap;
 

@@ -10,8 +10,8 @@ use crate::types::Hidden;
 
 use super::plan::Plan;
 
-/// A batch as the operator takes it: the columns that its spec names, in the spec's order, and the hidden columns. Rows of one state unit
-/// stand in the order of arrival; units may be mixed.
+/// A batch as the operator takes it: the columns that its spec names, in the spec's order, and the hidden columns. Rows
+/// of one state unit stand in the order of arrival; units may be mixed.
 #[derive(Debug, Clone, Copy)]
 pub struct WindowInput<'a> {
     /// The PARTITION BY columns.

@@ -1,5 +1,6 @@
-//! The kernels: one row's answers from the rows of its key, before it joins them. Typed per column when the plan was made; here is no virtual call,
-//! no allocation for rows in blocks, and no scalar of a dynamic type. It refuses to change what is retained.
+//! The kernels: one row's answers from the rows of its key, before it joins them. Typed per column when the plan was
+//! made; here is no virtual call, no allocation for rows in blocks, and no scalar of a dynamic type. It refuses to
+//! change what is retained.
 
 use crate::state::blocks::{BLOCK_ROWS_MAX, Blocks, Row, Rows};
 use crate::state::ring::{Long, Ring, Rings};

@@ -1,5 +1,6 @@
-//! What is accumulated over the rows of a frame: exact, mergeable, and, where the function allows it, removable. A measure says
-//! what of which column under which filter; a fold is its state. Calls with the same measure share summaries in long rings.
+//! What is accumulated over the rows of a frame: exact, mergeable, and, where the function allows it, removable. A
+//! measure says what of which column under which filter; a fold is its state. Calls with the same measure share
+//! summaries in long rings.
 
 use std::cmp::Ordering;
 use std::sync::LazyLock;
@@ -83,7 +84,8 @@ impl Measure {
         }
     }
 
-    /// Whether a fold can follow a frame along: rows can be taken out of it again, or it can be told that they do not matter.
+    /// Whether a fold can follow a frame along: rows can be taken out of it again, or it can be told that they do not
+    /// matter.
     #[inline]
     pub(super) fn is_followed(&self) -> bool {
         !matches!(self.what, What::First | What::Last)
@@ -213,7 +215,8 @@ impl Measure {
         }
     }
 
-    /// Removes rows `from..to` of a block, which were added. False, and the fold is to be thrown away, if what is left cannot be told.
+    /// Removes rows `from..to` of a block, which were added. False, and the fold is to be thrown away, if what is left
+    /// cannot be told.
     pub(super) fn remove_rows(&self, fold: &mut Fold, rows: &Rows<'_>, from: usize, to: usize) -> bool {
         let counted = self.mask(rows, from, to);
         if let (Fold::Extreme { word, .. }, Some(argument)) = (&*fold, self.argument) {
@@ -274,8 +277,8 @@ impl Measure {
     }
 }
 
-/// Zero at a scale that leaves room for everything between a millionth of a cent and a hundred thousand millions, so that the
-/// first amount that is added needs no rescaling.
+/// Zero at a scale that leaves room for everything between a millionth of a cent and a hundred thousand millions, so
+/// that the first amount that is added needs no rescaling.
 static ZERO_SUM: LazyLock<ExactSum> = LazyLock::new(|| {
     let mut sum = ExactSum::new();
     sum.add(0.1);

@@ -1,6 +1,7 @@
-//! What follows a long ring along, so that a row in order costs the same however long its frame: the fold of a frame that ends at the
-//! newest row, and the counts of distinct values. Both move by adding and removing rows, exactly; where that is more work
-//! than starting afresh from the tree's summaries, they start afresh. They refuse to be state: nothing of them is persisted.
+//! What follows a long ring along, so that a row in order costs the same however long its frame: the fold of a frame
+//! that ends at the newest row, and the counts of distinct values. Both move by adding and removing rows, exactly;
+//! where that is more work than starting afresh from the tree's summaries, they start afresh. They refuse to be state:
+//! nothing of them is persisted.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -110,8 +111,8 @@ impl Followers {
         &mut self.0[call]
     }
 
-    /// The fold of the rows from rank `from` to the newest. Of sums the rows that have left the frame are removed; an extreme value stays until a row as
-    /// extreme leaves, and is then looked up in the tree.
+    /// The fold of the rows from rank `from` to the newest. Of sums the rows that have left the frame are removed; an
+    /// extreme value stays until a row as extreme leaves, and is then looked up in the tree.
     pub(super) fn fold_to_newest(
         &mut self,
         plan: &Plan,

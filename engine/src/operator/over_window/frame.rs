@@ -1,5 +1,6 @@
 //! From a frame to ranks: which of a key's retained rows a row sees. All the rules of design section 4 on lateness, H,
-//! `max_lookback` and the prefix are here and in [`Plan::num_unneeded`], and nowhere else. What is stored and not visible is never seen.
+//! `max_lookback` and the prefix are here and in [`Plan::num_unneeded`], and nowhere else. What is stored and not
+//! visible is never seen.
 
 use super::plan::Plan;
 use super::spec::Frame;
@@ -44,7 +45,8 @@ impl Place {
         self.time.max(self.h)
     }
 
-    /// Whether a RANGE frame reaches below the event time at which the unit's log began, or the row is too late to see all of its frames.
+    /// Whether a RANGE frame reaches below the event time at which the unit's log began, or the row is too late to see
+    /// all of its frames.
     pub(super) fn is_history_incomplete(&self, plan: &Plan, log_begin: i64) -> bool {
         self.is_too_late()
             || plan.frames.iter().any(|frame| match frame {

@@ -1,6 +1,7 @@
-//! The keyed OVER-window: per key, the rows that frames still see, and each row's answers at once, in its place in the total order, late or not
-//! (design, sections 4 and 5). Answers depend only on what the rules make visible, never on what happens to be stored (I8). What has no kernel
-//! is refused by name ([`Call::output_type`]), for the caller to fall back.
+//! The keyed OVER-window: per key, the rows that frames still see, and each row's answers at once, in its place in the
+//! total order, late or not (design, sections 4 and 5). Answers depend only on what the rules make visible, never on
+//! what happens to be stored (I8). What has no kernel is refused by name ([`Call::output_type`]), for the caller to
+//! fall back.
 
 mod batch;
 mod evaluate;
@@ -25,6 +26,7 @@ use arrow::array::{ArrayRef, BooleanArray, DurationMicrosecondArray, RecordBatch
 use arrow::datatypes::DataType;
 
 use crate::error::{Error, Result};
+use crate::state::blocks::Blocks;
 use crate::state::value::ColumnBuilder;
 use crate::types::{Assignment, EventTime};
 
@@ -43,7 +45,8 @@ pub struct WindowOutput {
     pub columns: Vec<ArrayRef>,
     /// `_late_by`: W before the row less its event time, zero for a row in time. `Duration(Microsecond)`, never null.
     pub late_by: ArrayRef,
-    /// `_history_incomplete`: the row is older than H, or a RANGE frame reaches below the event time at which its unit's log began. Boolean, never null.
+    /// `_history_incomplete`: the row is older than H, or a RANGE frame reaches below the event time at which its
+    /// unit's log began. Boolean, never null.
     pub is_history_incomplete: ArrayRef,
 }
 
@@ -66,7 +69,8 @@ pub struct OverWindow {
 }
 
 impl OverWindow {
-    /// An operator without units. Fails, kind `Invalid`, for a call that has no kernel or a key type that is not supported.
+    /// An operator without units. Fails, kind `Invalid`, for a call that has no kernel or a key type that is not
+    /// supported.
     pub fn new(spec: &WindowSpec) -> Result<OverWindow> {
         Ok(OverWindow { plan: Plan::new(spec)?, units: BTreeMap::new() })
     }
@@ -76,8 +80,8 @@ impl OverWindow {
         self.plan.calls.iter().map(|call| &call.output)
     }
 
-    /// Adds a unit without state. `log_begin` is the event time of the first accepted record of its log; without it, that of the first row that
-    /// comes here, which a filter before the window may have made a later one.
+    /// Adds a unit without state. `log_begin` is the event time of the first accepted record of its log; without it,
+    /// that of the first row that comes here, which a filter before the window may have made a later one.
     pub fn add_unit(&mut self, unit: Assignment, log_begin: Option<EventTime>) -> Result<()> {
         let state = Unit::new(&self.plan, log_begin.map(EventTime::as_micros));
         match self.units.insert(unit, state) {
@@ -129,14 +133,16 @@ impl OverWindow {
         })
     }
 
-    /// Begins a snapshot of a unit as it is now, and gives its `meta` batch (one row). Its pieces may be taken while further batches are processed;
-    /// they are of the state as it was here (I1). One snapshot per unit at a time: an unfinished one is given up.
+    /// Begins a snapshot of a unit as it is now, and gives its `meta` batch (one row). Its pieces may be taken while
+    /// further batches are processed; they are of the state as it was here (I1). One snapshot per unit at a time: an
+    /// unfinished one is given up.
     pub fn begin_snapshot(&mut self, unit: Assignment, kind: SnapshotKind) -> Result<RecordBatch> {
         let state = self.units.get_mut(&unit).ok_or_else(not_held)?;
         state.begin_snapshot(&self.plan, kind)
     }
 
-    /// The next piece of the unit's snapshot, of about `rows_max` rows; `None` when it is whole. The rows of one key are never split over pieces.
+    /// The next piece of the unit's snapshot, of about `rows_max` rows; `None` when it is whole. The rows of one key
+    /// are never split over pieces.
     pub fn next_piece(&mut self, unit: Assignment, rows_max: usize) -> Result<Option<Piece>> {
         let state = self.units.get_mut(&unit).ok_or_else(not_held)?;
         state.next_piece(&self.plan, rows_max)
@@ -149,13 +155,15 @@ impl OverWindow {
         }
     }
 
-    /// Takes over a snapshot's `meta` into a unit that was added before. Call it for the full snapshot, then for each delta, each time
-    /// followed by [`OverWindow::restore_piece`] for its pieces in order. Fails, kind `Data`, on state of another layout or version.
+    /// Takes over a snapshot's `meta` into a unit that was added before. Call it for the full snapshot, then for each
+    /// delta, each time followed by [`OverWindow::restore_piece`] for its pieces in order. Fails, kind `Data`, on state
+    /// of another layout or version.
     pub fn restore_meta(&mut self, unit: Assignment, meta: &RecordBatch) -> Result<()> {
         self.units.get_mut(&unit).ok_or_else(not_held)?.restore_meta(&self.plan, meta)
     }
 
-    /// Takes in one piece. Keys that are there already are replaced, so deltas are restored after what they are against.
+    /// Takes in one piece. Keys that are there already are replaced, so deltas are restored after what they are
+    /// against.
     pub fn restore_piece(&mut self, unit: Assignment, piece: &Piece) -> Result<()> {
         self.units.get_mut(&unit).ok_or_else(not_held)?.restore_piece(&self.plan, piece)
     }
@@ -170,6 +178,12 @@ impl OverWindow {
     #[must_use]
     pub fn num_keys(&self, unit: Assignment) -> usize {
         self.units.get(&unit).map_or(0, Unit::num_keys)
+    }
+
+    /// Bytes that a key with so many retained rows takes, about: for `explain`, before there is any state.
+    #[must_use]
+    pub fn bytes_per_key(&self, num_rows: usize) -> usize {
+        Unit::slot_bytes() + Blocks::bytes_for(self.plan.row_layout(), num_rows)
     }
 
     /// What is retained of the key in row 0 of `keys` (the PARTITION BY columns); `None` if nothing is.

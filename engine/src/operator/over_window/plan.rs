@@ -1,5 +1,5 @@
-//! A spec made ready to run: distinct frames and measures, what each call reads, and how long rows are needed. Nothing in it
-//! changes while the operator lives, so state is a function of the plan and the rows alone (I8).
+//! A spec made ready to run: distinct frames and measures, what each call reads, and how long rows are needed. Nothing
+//! in it changes while the operator lives, so state is a function of the plan and the rows alone (I8).
 
 use std::time::Duration;
 
@@ -204,8 +204,8 @@ impl Plan {
         self.range_max.unwrap_or(0).max(lookback).saturating_add(self.max_lateness)
     }
 
-    /// How many of a ring's first rows no row to come can see one by one, given H (design, section 4). `rank_lower` counts
-    /// the rows below an event time. W never goes back (I4), so what is not needed now never will be.
+    /// How many of a ring's first rows no row to come can see one by one, given H (design, section 4). `rank_lower`
+    /// counts the rows below an event time. W never goes back (I4), so what is not needed now never will be.
     #[inline]
     pub(super) fn num_unneeded(&self, h: i64, rank_lower: impl Fn(i64) -> usize) -> usize {
         let below_h = rank_lower(h);

@@ -1,5 +1,6 @@
-//! The over-window written down a second time, straight from the rules of design section 4: every row looks at every row that arrived before it.
-//! Quadratic, without state, without summaries, and so obviously right that the kernels are tested against it. For tests only.
+//! The over-window written down a second time, straight from the rules of design section 4: every row looks at every
+//! row that arrived before it. Quadratic, without state, without summaries, and so obviously right that the kernels are
+//! tested against it. For tests only.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -45,7 +46,8 @@ pub(super) struct Rules {
     pub(super) max_lookback: i64,
 }
 
-/// The answers to the last row of `log`: one per call, then `_late_by` and `_history_incomplete`. The log holds all units.
+/// The answers to the last row of `log`: one per call, then `_late_by` and `_history_incomplete`. The log holds all
+/// units.
 pub(super) fn answer(log: &[LogRow], calls: &[Call], rules: Rules) -> (Vec<Value>, i64, bool) {
     let row = &log[log.len() - 1];
     let unit: Vec<&LogRow> = log.iter().filter(|other| other.unit == row.unit).collect();

@@ -1,6 +1,6 @@
-//! The kernels of short rings: a frame within one block of at most 64 rows, scanned afresh, which costs less than keeping an
-//! accumulator in step. Sums of doubles are taken as two doubles and proven exact while they are taken; where the proof
-//! fails, and for what is rare, the caller folds instead.
+//! The kernels of short rings: a frame within one block of at most 64 rows, scanned afresh, which costs less than
+//! keeping an accumulator in step. Sums of doubles are taken as two doubles and proven exact while they are taken;
+//! where the proof fails, and for what is rare, the caller folds instead.
 
 use crate::state::blocks::{Row, Rows, mask};
 use crate::state::value::Kind;

@@ -1,6 +1,7 @@
-//! Snapshots of one state unit, as Arrow batches in pieces of bounded size, written while rows go on being processed: a key that is about to change
-//! before its turn is saved first, so that the pieces together are the state at the moment when the snapshot began (I1). A delta holds the
-//! keys that changed since the last whole snapshot. Persisted are key columns, values and exact sums, never hashes or ranks.
+//! Snapshots of one state unit, as Arrow batches in pieces of bounded size, written while rows go on being processed: a
+//! key that is about to change before its turn is saved first, so that the pieces together are the state at the moment
+//! when the snapshot began (I1). A delta holds the keys that changed since the last whole snapshot. Persisted are key
+//! columns, values and exact sums, never hashes or ranks.
 
 use std::sync::Arc;
 
@@ -28,17 +29,19 @@ pub const STATE_VERSION: u32 = 1;
 pub enum SnapshotKind {
     /// All of them.
     Full,
-    /// Those that changed since the last snapshot that was written to its end; all, if there was none. A key in a delta replaces the key of that name.
+    /// Those that changed since the last snapshot that was written to its end; all, if there was none. A key in a delta
+    /// replaces the key of that name.
     Delta,
 }
 
 /// A piece of a snapshot.
 #[derive(Debug, Clone)]
 pub struct Piece {
-    /// One row per key: `key` (UInt64, its number within the snapshot), `key_<i>` (the key columns), and for each unbounded measure `prefix_<i>_count`,
-    /// `prefix_<i>_time`, `prefix_<i>_value`.
+    /// One row per key: `key` (UInt64, its number within the snapshot), `key_<i>` (the key columns), and for each
+    /// unbounded measure `prefix_<i>_count`, `prefix_<i>_time`, `prefix_<i>_value`.
     pub slots: RecordBatch,
-    /// One row per retained row, in total order within a key: `key`, `event_time` (Int64, microseconds), `argument_<i>`, `filter_<i>`.
+    /// One row per retained row, in total order within a key: `key`, `event_time` (Int64, microseconds),
+    /// `argument_<i>`, `filter_<i>`.
     pub rows: RecordBatch,
 }
 

@@ -1,5 +1,5 @@
-//! What an over-window computes, as plain data: keys, retained columns, calls and their frames. It says what type a call gives
-//! and refuses, by name, what the kernels do not do, so that the caller can fall back or tell the user.
+//! What an over-window computes, as plain data: keys, retained columns, calls and their frames. It says what type a
+//! call gives and refuses, by name, what the kernels do not do, so that the caller can fall back or tell the user.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use arrow::datatypes::DataType;
 use crate::error::{Error, Result};
 use crate::state::value::{Kind, unsupported};
 
-/// What a call computes over the rows of its frame. Nulls are skipped as SQL does, except by the functions that name a row.
+/// What a call computes over the rows of its frame. Nulls are skipped as SQL does, except by the functions that name a
+/// row.
 #[derive(Debug, Clone)]
 pub enum Function {
     /// `count(*)`.
@@ -49,7 +50,8 @@ pub enum Function {
     RowNumber,
 }
 
-/// Which rows of its key a row's call sees, always among those that arrived before it or are itself (design, section 4).
+/// Which rows of its key a row's call sees, always among those that arrived before it or are itself (design, section
+/// 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Frame {
     /// `RANGE BETWEEN <preceding> PRECEDING AND <until> PRECEDING`, in microseconds; `until` 0 is `CURRENT ROW`.
@@ -66,7 +68,8 @@ pub enum Frame {
         /// Rows before the row where it ends, at most `preceding`.
         until: usize,
     },
-    /// `ROWS` (or, to `CURRENT ROW`, `RANGE`) `BETWEEN UNBOUNDED PRECEDING AND <until> PRECEDING`; `until` 0 is `CURRENT ROW`.
+    /// `ROWS` (or, to `CURRENT ROW`, `RANGE`) `BETWEEN UNBOUNDED PRECEDING AND <until> PRECEDING`; `until` 0 is
+    /// `CURRENT ROW`.
     Unbounded {
         /// Rows before the row where it ends.
         until: usize,
@@ -138,8 +141,8 @@ impl Function {
 }
 
 impl Call {
-    /// The type of its output column, or why the kernels do not compute it (kind `Invalid`). `arguments` and `num_filters`
-    /// are those of the spec.
+    /// The type of its output column, or why the kernels do not compute it (kind `Invalid`). `arguments` and
+    /// `num_filters` are those of the spec.
     pub fn output_type(&self, arguments: &[DataType], num_filters: usize) -> Result<DataType> {
         let name = self.function.name();
         let refuse = |why: &str| Err(Error::invalid(format!("{name} over a window: {why}")));

@@ -1,6 +1,6 @@
-//! The state of one state unit: its keys in sub-tables, their rings, and when to look at them again. A batch goes through it in passes:
-//! resolve the keys of some rows, read where their rows are, then answer row by row in the order of arrival. It never
-//! looks at another unit, so a unit's answers depend on its own log alone (I8).
+//! The state of one state unit: its keys in sub-tables, their rings, and when to look at them again. A batch goes
+//! through it in passes: resolve the keys of some rows, read where their rows are, then answer row by row in the order
+//! of arrival. It never looks at another unit, so a unit's answers depend on its own log alone (I8).
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use super::plan::Plan;
 use super::snapshot::Saving;
 
 /// Sub-tables of a unit, by key group (the hash modulo this number).
-const KEY_GROUPS: usize = 256;
+const KEY_GROUPS: usize = 1024;
 
 /// Rows whose keys are resolved together, so that their cache misses overlap.
 const ROWS_TOGETHER: usize = 32;
@@ -126,7 +126,8 @@ impl Unit {
         self.expire(plan, num_rows + ROWS_TOGETHER);
     }
 
-    /// The slots of some rows' keys; new keys get one. Each pass reads only what the pass before has found, so that the reads of many rows overlap.
+    /// The slots of some rows' keys; new keys get one. Each pass reads only what the pass before has found, so that the
+    /// reads of many rows overlap.
     fn resolve(&mut self, rows: Range<usize>, keys: &BatchKeys, slots: &mut [u32; ROWS_TOGETHER]) {
         let mut touched = 0;
         for row in rows.clone() {
@@ -240,7 +241,8 @@ impl Unit {
         }
     }
 
-    /// Removes the rows of a key that no row to come can see; those of unbounded frames into the key's prefix. Gives their number.
+    /// Removes the rows of a key that no row to come can see; those of unbounded frames into the key's prefix. Gives
+    /// their number.
     fn forget(&mut self, plan: &Plan, slot_id: u32, h: i64) -> usize {
         if h == i64::MIN {
             return 0;

@@ -1,5 +1,5 @@
-//! Keys with thousands of rows: trees, followers and removal, in order and in disorder, against the reference (on a sample of the rows) and against
-//! smaller state.
+//! Keys with thousands of rows: trees, followers and removal, in order and in disorder, against the reference (on a
+//! sample of the rows) and against smaller state.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! The over-window against its cases and its naive reference: whole, cut anywhere, and restored anywhere. The helpers here turn rows into batches
-//! and batches into values; nothing here knows how the operator works.
+//! The over-window against its cases and its naive reference: whole, cut anywhere, and restored anywhere. The helpers
+//! here turn rows into batches and batches into values; nothing here knows how the operator works.
 
 mod cases;
 mod long_rings;

@@ -1,4 +1,5 @@
-//! Random specs and logs: the answers are those of the naive reference, however the log was cut, and wherever its state was saved and restored.
+//! Random specs and logs: the answers are those of the naive reference, however the log was cut, and wherever its state
+//! was saved and restored.
 
 use proptest::prelude::*;
 
@@ -234,7 +235,8 @@ proptest! {
         prop_assert_eq!(&answers, &wanted, "restored after every row");
     }
 
-    /// A snapshot taken piece by piece while the log goes on, then deltas: what comes back is the state where the last delta began.
+    /// A snapshot taken piece by piece while the log goes on, then deltas: what comes back is the state where the last
+    /// delta began.
     #[test]
     fn pieces_taken_between_batches_are_the_state_where_their_snapshot_began(
         (spec, log, cuts) in cases(1..160),

@@ -39,6 +39,8 @@ fn keys_whose_rows_nobody_can_see_any_more_are_removed() {
     // Frame and lateness are 30 s of 100 keys each.
     let num_keys = operator.num_keys(Assignment(0));
     assert!((3_000..4_500).contains(&num_keys), "{num_keys} keys");
+    assert!((100..400).contains(&operator.bytes_per_key(8)), "{} bytes", operator.bytes_per_key(8));
+    assert!(operator.bytes_per_key(6_400) > 50 * operator.bytes_per_key(64));
     let bytes = operator.bytes(Assignment(0));
     assert!(bytes > 0 && bytes < 5_000_000, "{bytes} bytes");
 }
