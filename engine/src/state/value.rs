@@ -1,0 +1,358 @@
+//! Column values as words of 64 bits, the one form in which state holds them, and the way from Arrow and back. A
+//! boolean is 0 or 1, a float its bits, a string its number in [`super::strings`]. It refuses types of other widths
+//! (decimals, lists) by name.
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, BooleanBufferBuilder, LargeStringArray, PrimitiveArray,
+    StringArray, StringBuilder, StringViewArray, cast::as_primitive_array, new_empty_array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, TimeUnit};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// How a word is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Two's complement, extended by its sign.
+    Signed,
+    /// Extended by zeros.
+    Unsigned,
+    /// The bits of a double.
+    Float64,
+    /// The bits of a float, in the lower half.
+    Float32,
+    /// 0 or 1.
+    Boolean,
+    /// The number of a string.
+    Text,
+}
+
+impl Kind {
+    /// The kind of a type's words; `None` for types that state does not hold.
+    #[must_use]
+    pub fn of(data_type: &DataType) -> Option<Kind> {
+        Some(match data_type {
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Kind::Signed,
+            DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => Kind::Signed,
+            DataType::Time32(TimeUnit::Second | TimeUnit::Millisecond) => Kind::Signed,
+            DataType::Time64(TimeUnit::Microsecond | TimeUnit::Nanosecond) | DataType::Duration(_) => Kind::Signed,
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Kind::Unsigned,
+            DataType::Float64 => Kind::Float64,
+            DataType::Float32 => Kind::Float32,
+            DataType::Boolean => Kind::Boolean,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Kind::Text,
+            _ => return None,
+        })
+    }
+
+    /// The word as a double: what a cast to `DOUBLE` gives. Strings have none.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_f64(self, word: u64) -> f64 {
+        match self {
+            Kind::Float64 => f64::from_bits(word),
+            Kind::Signed => word as i64 as f64,
+            Kind::Float32 => f64::from(f32::from_bits(word as u32)),
+            Kind::Unsigned | Kind::Boolean | Kind::Text => word as f64,
+        }
+    }
+
+    /// A number that orders words as DataFusion's `min` and `max` do: floats by `total_cmp` (-0.0 below 0.0, NaN above
+    /// infinity), booleans false first. Strings are compared as strings, elsewhere.
+    #[inline(always)]
+    #[must_use]
+    pub fn order_key(self, word: u64) -> i64 {
+        match self {
+            Kind::Signed => word as i64,
+            Kind::Unsigned | Kind::Boolean | Kind::Text => (word ^ (1 << 63)) as i64,
+            Kind::Float64 => {
+                let bits = word as i64;
+                bits ^ (((bits >> 63) as u64) >> 1) as i64
+            }
+            Kind::Float32 => {
+                let bits = word as u32 as i32;
+                i64::from(bits ^ (((bits >> 31) as u32) >> 1) as i32)
+            }
+        }
+    }
+}
+
+/// Calls `$act!(ArrowType)` with the primitive type of a data type.
+macro_rules! by_primitive {
+    ($data_type:expr, $act:ident, $otherwise:expr) => {{
+        use arrow::datatypes::*;
+        match $data_type {
+            DataType::Int8 => $act!(Int8Type),
+            DataType::Int16 => $act!(Int16Type),
+            DataType::Int32 => $act!(Int32Type),
+            DataType::Int64 => $act!(Int64Type),
+            DataType::UInt8 => $act!(UInt8Type),
+            DataType::UInt16 => $act!(UInt16Type),
+            DataType::UInt32 => $act!(UInt32Type),
+            DataType::UInt64 => $act!(UInt64Type),
+            DataType::Float32 => $act!(Float32Type),
+            DataType::Float64 => $act!(Float64Type),
+            DataType::Date32 => $act!(Date32Type),
+            DataType::Date64 => $act!(Date64Type),
+            DataType::Time32(TimeUnit::Second) => $act!(Time32SecondType),
+            DataType::Time32(TimeUnit::Millisecond) => $act!(Time32MillisecondType),
+            DataType::Time64(TimeUnit::Microsecond) => $act!(Time64MicrosecondType),
+            DataType::Time64(TimeUnit::Nanosecond) => $act!(Time64NanosecondType),
+            DataType::Timestamp(TimeUnit::Second, _) => $act!(TimestampSecondType),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => $act!(TimestampMillisecondType),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => $act!(TimestampMicrosecondType),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => $act!(TimestampNanosecondType),
+            DataType::Duration(TimeUnit::Second) => $act!(DurationSecondType),
+            DataType::Duration(TimeUnit::Millisecond) => $act!(DurationMillisecondType),
+            DataType::Duration(TimeUnit::Microsecond) => $act!(DurationMicrosecondType),
+            DataType::Duration(TimeUnit::Nanosecond) => $act!(DurationNanosecondType),
+            _ => $otherwise,
+        }
+    }};
+}
+
+/// A native number as a word and back.
+trait Word: Copy {
+    fn to_word(self) -> u64;
+    fn from_word(word: u64) -> Self;
+}
+
+macro_rules! integer_words {
+    ($($native:ty),*) => {$(
+        impl Word for $native {
+            #[inline(always)]
+            fn to_word(self) -> u64 { self as i64 as u64 }
+            #[inline(always)]
+            fn from_word(word: u64) -> Self { word as $native }
+        }
+    )*};
+}
+integer_words!(i8, i16, i32, i64, u8, u16, u32, u64);
+
+impl Word for f64 {
+    #[inline(always)]
+    fn to_word(self) -> u64 {
+        self.to_bits()
+    }
+    #[inline(always)]
+    fn from_word(word: u64) -> Self {
+        f64::from_bits(word)
+    }
+}
+
+impl Word for f32 {
+    #[inline(always)]
+    fn to_word(self) -> u64 {
+        u64::from(self.to_bits())
+    }
+    #[inline(always)]
+    fn from_word(word: u64) -> Self {
+        f32::from_bits(word as u32)
+    }
+}
+
+/// The strings of an input column, whichever of Arrow's layouts it has.
+#[derive(Debug, Clone, Copy)]
+pub enum Texts<'a> {
+    /// `Utf8`.
+    Small(&'a StringArray),
+    /// `LargeUtf8`.
+    Large(&'a LargeStringArray),
+    /// `Utf8View`.
+    View(&'a StringViewArray),
+}
+
+impl<'a> Texts<'a> {
+    /// The strings of `array`, if it has any.
+    #[must_use]
+    pub fn of(array: &'a ArrayRef) -> Option<Texts<'a>> {
+        match array.data_type() {
+            DataType::Utf8 => array.as_string_opt::<i32>().map(Texts::Small),
+            DataType::LargeUtf8 => array.as_string_opt::<i64>().map(Texts::Large),
+            DataType::Utf8View => array.as_string_view_opt().map(Texts::View),
+            _ => None,
+        }
+    }
+
+    /// The string of a row that is not null.
+    #[inline]
+    #[must_use]
+    pub fn get(self, row: usize) -> &'a str {
+        match self {
+            Texts::Small(array) => array.value(row),
+            Texts::Large(array) => array.value(row),
+            Texts::View(array) => array.value(row),
+        }
+    }
+}
+
+/// An input column, read once per batch: words (zero for strings), the strings, and which rows are null.
+#[derive(Debug)]
+pub struct InputColumn<'a> {
+    /// One word per row; empty for strings.
+    pub words: Vec<u64>,
+    /// The strings, for a column of strings.
+    pub texts: Option<Texts<'a>>,
+    /// Which rows are null, if any is.
+    pub nulls: Option<NullBuffer>,
+}
+
+impl<'a> InputColumn<'a> {
+    /// Reads `array`, which must have the type that was declared.
+    pub fn read(array: &'a ArrayRef, declared: &DataType) -> Result<InputColumn<'a>> {
+        if array.data_type() != declared {
+            return Err(Error::internal(format!(
+                "an over-window was given a column of type {}, its spec says {declared}",
+                array.data_type()
+            )));
+        }
+        let nulls = array.logical_nulls().filter(|nulls| nulls.null_count() > 0);
+        if let Some(texts) = Texts::of(array) {
+            return Ok(InputColumn { words: Vec::new(), texts: Some(texts), nulls });
+        }
+        Ok(InputColumn { words: to_words(array)?, texts: None, nulls })
+    }
+
+    /// Whether a row is not null.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_valid(&self, row: usize) -> bool {
+        self.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
+    }
+}
+
+fn to_words(array: &ArrayRef) -> Result<Vec<u64>> {
+    fn words<T: ArrowPrimitiveType<Native: Word>>(array: &ArrayRef) -> Vec<u64> {
+        as_primitive_array::<T>(array).values().iter().map(|value| value.to_word()).collect()
+    }
+    macro_rules! read {
+        ($type:ty) => {
+            words::<$type>(array)
+        };
+    }
+    if let Some(booleans) = array.as_boolean_opt() {
+        return Ok(booleans.values().iter().map(u64::from).collect());
+    }
+    Ok(by_primitive!(array.data_type(), read, return Err(unsupported(array.data_type()))))
+}
+
+/// The error for a type that state does not hold.
+pub fn unsupported(data_type: &DataType) -> Error {
+    Error::invalid(format!(
+        "an over-window kernel cannot hold a column of type {data_type}; it holds integers, floats, booleans, strings, dates, times and timestamps"
+    ))
+}
+
+/// A column that is built a row at a time from words.
+#[derive(Debug)]
+pub struct ColumnBuilder {
+    data_type: DataType,
+    words: Vec<u64>,
+    texts: Option<StringBuilder>,
+    /// Which words are no nulls; begun at the first null.
+    valid: Option<BooleanBufferBuilder>,
+}
+
+impl ColumnBuilder {
+    /// An empty column. The type must be one that has a [`Kind`].
+    #[must_use]
+    pub fn new(data_type: &DataType, rows: usize) -> ColumnBuilder {
+        let is_text = Kind::of(data_type) == Some(Kind::Text);
+        ColumnBuilder {
+            data_type: data_type.clone(),
+            words: Vec::with_capacity(if is_text { 0 } else { rows }),
+            texts: is_text.then(|| StringBuilder::with_capacity(rows, 0)),
+            valid: None,
+        }
+    }
+
+    /// Appends a word, or null. Not for strings.
+    #[inline(always)]
+    pub fn push(&mut self, word: Option<u64>) {
+        if word.is_none() || self.valid.is_some() {
+            self.push_valid(word.is_some());
+        }
+        self.words.push(word.unwrap_or(0));
+    }
+
+    fn push_valid(&mut self, is_valid: bool) {
+        let valid = self.valid.get_or_insert_with(|| {
+            let mut valid = BooleanBufferBuilder::new(self.words.capacity());
+            valid.append_n(self.words.len(), true);
+            valid
+        });
+        valid.append(is_valid);
+    }
+
+    /// Appends a string, or null. Only for strings.
+    pub fn push_text(&mut self, text: Option<&str>) {
+        if let Some(texts) = &mut self.texts {
+            texts.append_option(text);
+        }
+    }
+
+    /// Whether it is a column of strings.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        self.texts.is_some()
+    }
+
+    /// The column.
+    pub fn finish(self) -> Result<ArrayRef> {
+        fn build<T: ArrowPrimitiveType<Native: Word>>(
+            data_type: &DataType,
+            words: Vec<u64>,
+            nulls: Option<NullBuffer>,
+        ) -> ArrayRef {
+            let values: Vec<T::Native> = words.into_iter().map(T::Native::from_word).collect();
+            Arc::new(PrimitiveArray::<T>::new(values.into(), nulls).with_data_type(data_type.clone()))
+        }
+        if let Some(mut texts) = self.texts {
+            let array = texts.finish();
+            return Ok(match &self.data_type {
+                DataType::Utf8 => Arc::new(array),
+                DataType::LargeUtf8 => Arc::new(array.iter().collect::<LargeStringArray>()),
+                DataType::Utf8View => Arc::new(array.iter().collect::<StringViewArray>()),
+                other => return Err(unsupported(other)),
+            });
+        }
+        let nulls = self.valid.map(|mut valid| NullBuffer::new(valid.finish()));
+        if self.data_type == DataType::Boolean {
+            let values = self.words.iter().map(|word| *word != 0).collect();
+            return Ok(Arc::new(BooleanArray::new(values, nulls)));
+        }
+        macro_rules! finish {
+            ($type:ty) => {
+                build::<$type>(&self.data_type, self.words, nulls)
+            };
+        }
+        if self.words.is_empty() {
+            return Ok(new_empty_array(&self.data_type));
+        }
+        Ok(by_primitive!(&self.data_type, finish, return Err(unsupported(&self.data_type))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_ordered_as_total_cmp_orders_them() {
+        let values = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1.0, -1.0, 5e-324, 1e300];
+        for a in values {
+            for b in values {
+                let keys = (Kind::Float64.order_key(a.to_bits()), Kind::Float64.order_key(b.to_bits()));
+                assert_eq!(keys.0.cmp(&keys.1), a.total_cmp(&b), "{a} {b}");
+                let (a, b) = (a as f32, b as f32);
+                let keys = (Kind::Float32.order_key(a.to_word()), Kind::Float32.order_key(b.to_word()));
+                assert_eq!(keys.0.cmp(&keys.1), a.total_cmp(&b), "{a} {b}");
+            }
+        }
+        assert!(Kind::Unsigned.order_key(u64::MAX) > Kind::Unsigned.order_key(0));
+        assert!(Kind::Signed.order_key(-1_i64 as u64) < Kind::Signed.order_key(0));
+    }
+}
