@@ -2,6 +2,7 @@
 //! second process does, what is refused with which exit code, and what `/metrics` and the log say meanwhile.
 
 mod bench;
+mod buried;
 mod crash;
 mod live;
 mod observed;
