@@ -4,6 +4,7 @@
 mod bench;
 mod buried;
 mod crash;
+mod generated;
 mod live;
 mod observed;
 mod refused;
