@@ -31,20 +31,20 @@ fn main() -> ExitCode {
     let many = argument("--keys", 10_000_000);
     let mut goals = Goals::begin("over-window: five features, one thread");
     let in_order = measure("100 000 keys in order", 100_000, Stream::default(), 4_000_000);
-    goals.at_most("100 000 keys in order", in_order.nanos, 500.0, " ns a row");
-    goals.at_most("state at 8 retained rows", in_order.bytes_per_key, 400.0, " bytes a key");
+    goals.goal("100 000 keys in order", in_order.nanos, ..=500.0, " ns a row");
+    goals.goal("state at 8 retained rows", in_order.bytes_per_key, ..=400.0, " bytes a key");
     let disorder = Stream { is_disordered: true, ..Stream::default() };
     let hot = Stream { is_hot: true, ..Stream::default() };
     let both = Stream { is_disordered: true, is_hot: true };
     for (name, stream) in [("heavy disorder", disorder), ("hot key", hot), ("hot key in heavy disorder", both)] {
         let figures = measure(name, 100_000, stream, 4_000_000);
-        goals.at_most(&format!("{name} / in order"), figures.nanos / in_order.nanos, 3.0, "");
+        goals.goal(&format!("{name} / in order"), figures.nanos / in_order.nanos, ..=3.0, "");
     }
     let one = measure("one key of 100 000 rows", 1, Stream::default(), 1_000_000);
-    goals.at_most("one-row batch, one key", one.one_row_micros, 20.0, " us");
+    goals.goal("one-row batch, one key", one.one_row_micros, ..=20.0, " us");
     let figures = measure("many keys in order", many, Stream::default(), 4_000_000);
-    goals.at_most(&format!("{many} keys in order"), figures.nanos, 1_000.0, " ns a row");
-    goals.at_most(&format!("one-row batch, {many} keys"), figures.one_row_micros, 20.0, " us");
+    goals.goal(&format!("{many} keys in order"), figures.nanos, ..=1_000.0, " ns a row");
+    goals.goal(&format!("one-row batch, {many} keys"), figures.one_row_micros, ..=20.0, " us");
     goals.end()
 }
 

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         let [decode, graph] = epoch_micros(&environment, rows, 3_000);
         println!("    a micro-batch of {rows}: decode {decode:.1} + features, score and filter {graph:.1} us");
     }
-    goals.at_most("path / sum of the bare parts", parts.path() / parts.bare(), 1.5, "");
+    goals.goal("path / sum of the bare parts", parts.path() / parts.bare(), ..=1.5, "");
     goals.end()
 }
 

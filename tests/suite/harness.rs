@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -272,4 +274,21 @@ impl Drop for Process {
 /// Runs the binary to its end.
 pub(crate) fn tidemill(folder: &Path, arguments: &[&str]) -> Ended {
     Process::start(folder, arguments, &[]).wait()
+}
+
+/// The rows of all Parquet files below a folder, file by file; readers skip names that begin with `_`.
+pub(crate) fn parquet_rows(folder: &Path) -> Vec<RecordBatch> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('_'));
+    let mut rows = Vec::new();
+    for path in entries.into_iter().filter(|path| !is_hidden(path)) {
+        if path.is_dir() {
+            rows.extend(parquet_rows(&path));
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            let file = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path).unwrap()).unwrap();
+            rows.extend(file.build().unwrap().map(Result::unwrap));
+        }
+    }
+    rows
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail loudly, and wait by the wall clock")]
 
 mod checkpoint;
+mod commands;
 mod files_source;
 mod harness;
 mod kafka;

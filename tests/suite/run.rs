@@ -2,9 +2,11 @@
 //! second process does, what is refused with which exit code, and what `/metrics` and the log say meanwhile.
 
 mod bench;
+mod buried;
 mod crash;
 mod dead_letters;
 mod demo;
+mod generated;
 mod live;
 mod observed;
 mod outage;

@@ -1,6 +1,7 @@
 //! What every benchmark here shares: its arguments, medians, and goals that make it fail when one is missed
 //! (unless `--no-fail` is given). It prints; it measures nothing by itself.
 
+use std::ops::{Bound, RangeBounds};
 use std::process::ExitCode;
 
 /// The value in the middle; `NaN` of nothing.
@@ -35,13 +36,18 @@ impl Goals {
         Goals::default()
     }
 
-    /// A figure that must not be above its goal.
-    pub(crate) fn at_most(&mut self, what: &str, figure: f64, goal: f64, unit: &str) {
-        let is_met = figure <= goal;
+    /// A figure and where it must be: at most, `..=1.5`, or at least, `1e6..`.
+    pub(crate) fn goal(&mut self, what: &str, figure: f64, wanted: impl RangeBounds<f64>, unit: &str) {
+        let wanted_text = match (wanted.start_bound(), wanted.end_bound()) {
+            (Bound::Unbounded, Bound::Included(most)) => format!("at most {most}{unit}"),
+            (Bound::Included(least), Bound::Unbounded) => format!("at least {least}{unit}"),
+            _ => panic!("a goal has one bound, which meets it"),
+        };
+        let is_met = wanted.contains(&figure);
         let verdict = if is_met { "met" } else { "MISSED" };
-        println!("  {what}: {figure:.2}{unit}; goal: at most {goal}{unit}: {verdict}");
+        println!("  {what}: {figure:.2}{unit}; goal: {wanted_text}: {verdict}");
         if !is_met {
-            self.missed.push(format!("{what}: {figure:.2}{unit}, at most {goal}{unit} wanted"));
+            self.missed.push(format!("{what}: {figure:.2}{unit}, {wanted_text} wanted"));
         }
     }
 

@@ -1,4 +1,5 @@
-//! `tidemill check`: a pipeline file, its SQL files and its plan, without connecting to anything.
+//! `tidemill check`: a pipeline file, its SQL files and its plan, without connecting to anything. Of the models it reads those in local
+//! files.
 
 use super::{Environment, PipelineFile, load, print};
 use crate::error::{Error, Result};
@@ -14,7 +15,8 @@ pub(crate) struct CheckArguments {
 pub(crate) fn run(arguments: &CheckArguments, environment: &Environment) -> Result<()> {
     let report =
         pipeline::check(&arguments.pipeline.file, &|name| environment.get(name).cloned()).map_err(Error::from)?;
-    plan_unloaded(&load(&arguments.pipeline.file, environment)?)?;
+    let planned = plan_unloaded(&load(&arguments.pipeline.file, environment)?)?;
     print(report.trim_end());
+    planned.unread.iter().for_each(|unread| print(&unread.to_string()));
     Ok(())
 }

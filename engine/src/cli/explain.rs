@@ -1,4 +1,4 @@
-//! `tidemill explain`: how a pipeline will run. Connects to nothing.
+//! `tidemill explain`: how a pipeline will run. Connects to nothing, and reads the models in local files.
 
 use super::{Environment, PipelineFile, load, print};
 use crate::error::Result;
@@ -11,7 +11,8 @@ pub(crate) struct ExplainArguments {
 }
 
 pub(crate) fn run(arguments: &ExplainArguments, environment: &Environment) -> Result<()> {
-    let plan = plan_unloaded(&load(&arguments.pipeline.file, environment)?)?;
-    print(plan.explain().trim_end());
+    let planned = plan_unloaded(&load(&arguments.pipeline.file, environment)?)?;
+    print(planned.plan.explain().trim_end());
+    planned.unread.iter().for_each(|unread| print(&unread.to_string()));
     Ok(())
 }

@@ -44,6 +44,7 @@ pub(crate) fn run(_: &TrainArguments, _: &Environment) -> Result<()> {
 
 #[cfg(feature = "lightgbm")]
 pub(crate) fn run(arguments: &TrainArguments, environment: &Environment) -> Result<()> {
+    check(arguments)?;
     let pipeline = super::load(&arguments.pipeline.file, environment)?;
     let settings = crate::train::TrainSettings {
         model: arguments.model.clone(),
@@ -57,6 +58,28 @@ pub(crate) fn run(arguments: &TrainArguments, environment: &Environment) -> Resu
     let manifest = train_to(&pipeline, environment, &inputs, &query, &settings, &arguments.output)?;
     super::print(&report(&manifest, &arguments.output));
     Ok(())
+}
+
+/// What cannot be, before anything is read or written; all of it at once.
+#[cfg(feature = "lightgbm")]
+fn check(arguments: &TrainArguments) -> Result<()> {
+    let mut problems = Vec::new();
+    let output = &arguments.output;
+    if output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        problems.push(format!(
+            "--output {}: expected a name that does not end in .json, which is the name of the model's manifest; try {}",
+            output.display(),
+            output.with_extension("txt").display()
+        ));
+    }
+    let quantile = arguments.threshold_quantile;
+    if !(quantile > 0.0 && quantile <= 1.0) {
+        problems.push(format!("--threshold-quantile: expected a number above 0 and at most 1, found {quantile}"));
+    }
+    if arguments.rounds == 0 {
+        problems.push("--rounds: expected at least 1, found 0".to_owned());
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Error::invalid(problems.join("\n"))) }
 }
 
 /// Trains on the inputs and writes model and manifest, each under a temporary name first.
@@ -78,7 +101,8 @@ pub(super) fn train_to(
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(unavailable)?;
         }
-        let temporary = path.with_extension("tmp");
+        // Beside whatever the model is called: a model `m.tmp` is not the temporary name of its manifest.
+        let temporary = path.with_file_name(format!(".{}.partial", path.file_name().unwrap_or_default().display()));
         std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path)).map_err(unavailable)
     };
     write(output, &trained.text)?;

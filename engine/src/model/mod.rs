@@ -3,6 +3,8 @@
 
 pub mod manifest;
 
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -30,6 +32,45 @@ pub async fn load(models: &[settings::Model], env: &dyn Fn(&str) -> Option<Strin
     Ok(loaded)
 }
 
+/// A model that was not read by a command that connects to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Its name in SQL.
+    pub model: String,
+    /// Why not.
+    pub reason: String,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not checked: the features and classes of model {}, which was not read: {}", self.model, self.reason)
+    }
+}
+
+/// Reads the models that are in files of this machine, and says of the others why they were not read.
+pub fn load_local(models: &[settings::Model]) -> Result<(Models, Vec<Unread>)> {
+    let (mut loaded, mut unread) = (Models::new(), Vec::new());
+    for model in models {
+        let context = |error: Error| error.context(format!("model {} ({})", model.name, model.uri));
+        let not_read = |reason: String| Unread { model: model.name.clone(), reason };
+        let path = Path::new(model.uri.strip_prefix("file://").unwrap_or(&model.uri));
+        if path.to_str().is_none_or(|path| path.contains("://")) {
+            unread.push(not_read(format!("{} is not a file of this machine", model.uri)));
+        } else if !path.is_file() {
+            unread.push(not_read(format!("there is no file {}", path.display())));
+        } else {
+            loaded.insert(&model.name, parse(&read_local(path).map_err(context)?, model.threshold).map_err(context)?);
+        }
+    }
+    Ok((loaded, unread))
+}
+
+fn read_local(path: &Path) -> Result<String> {
+    let failed = |error: std::io::Error| Error::unavailable("the file cannot be read").with_source(error);
+    check_size(std::fs::metadata(path).map_err(failed)?.len())?;
+    text(std::fs::read(path).map_err(failed)?)
+}
+
 /// A model from its text.
 pub fn parse(text: &str, threshold: f64) -> Result<LoadedModel> {
     let model =
@@ -42,14 +83,23 @@ pub fn parse(text: &str, threshold: f64) -> Result<LoadedModel> {
 async fn read(uri: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
     let (store, path) = open_store(uri, env)?;
     let size = store.head(&path).await.map_err(unreadable)?.size;
+    check_size(size)?;
+    let store: Arc<dyn ObjectStore> = store;
+    let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
+    text(bytes.to_vec())
+}
+
+fn check_size(size: u64) -> Result<()> {
     if size > MODEL_BYTES_MAX {
         return Err(Error::invalid(format!(
             "the file has {size} bytes, more than the {MODEL_BYTES_MAX} that a model may have"
         )));
     }
-    let store: Arc<dyn ObjectStore> = store;
-    let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| {
+    Ok(())
+}
+
+fn text(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|_| {
         Error::invalid(
             "the file is not text; a LightGBM model saved with `booster.save_model(\"model.txt\")` is expected",
         )

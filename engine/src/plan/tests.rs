@@ -601,42 +601,6 @@ fn all_problems_of_all_texts_come_at_once() {
     assert_eq!(places, ["pipeline.yaml:5:12", "v.sql:2:3", "w.sql:1:17", "pipeline.yaml:20:29"]);
 }
 
-/// Not a benchmark of record: it shows the order of magnitude, and that nothing is planned per epoch.
-#[test]
-#[ignore = "measures time"]
-#[expect(clippy::print_stderr, reason = "a measurement for people")]
-fn time_per_epoch() {
-    // Time on the CPU, for the machine may be busy.
-    let on_cpu = || {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-    };
-    let views = [
-        (
-            "features",
-            "SELECT id, a, x, x * 2 + a AS y, CASE WHEN a > 5 THEN 1 ELSE 0 END AS big, length(id) AS l FROM events",
-        ),
-        ("scored", "SELECT *, x / 10 AS p FROM features"),
-    ];
-    let pipeline =
-        pipeline(vec![narrow_source("events")], &views, &[("alerts", "SELECT * FROM scored WHERE p >= 0.7")]);
-    compiled(&pipeline, &Functions::default());
-    let start = on_cpu();
-    let plan = compiled(&pipeline, &Functions::default());
-    eprintln!("compile: {:?}", on_cpu() - start);
-    for count in [1, 100, 8192] {
-        let values: Vec<_> = (0..count).map(|row| (Some(row), Some(1), Some(f64::from(row % 10)))).collect();
-        let input = rows(&plan.source_schema(0), &values);
-        let mut graph = plan.instantiate().unwrap();
-        let epochs = if count > 1000 { 2000 } else { 20000 };
-        let start = on_cpu();
-        for _ in 0..epochs {
-            assert!(graph.run(vec![(0, input.clone())]).unwrap().rejected.is_empty());
-        }
-        eprintln!("{count} rows: {:?} per epoch", (on_cpu() - start) / epochs);
-    }
-}
-
 #[test]
 fn a_literal_scalar_condition_is_a_condition_too() {
     let (plan, mut graph) = simple("SELECT id FROM events WHERE true AND a / 1 > 7 AND CAST('1' AS INT) = 1");

@@ -189,6 +189,16 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
         (counts.read, counts.accepted, counts.num_rejected()),
         (counted.read, counted.decoded, counted.rejected)
     );
+    let letters = dead_letters(&temp.path().join("dead"));
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    for (offset, value, reason) in &letters {
+        assert_eq!(*value, records[usize::try_from(*offset).unwrap()], "offset {offset}, {reason}");
+        *reasons.entry(reason.clone()).or_default() += 1;
+    }
+    let replayed = counts.rejected.iter().map(|((_, reason), number)| (reason.as_str().to_owned(), *number));
+    assert_eq!(reasons, replayed.collect());
+    let first: Vec<i64> = counts.first_rejected.iter().map(|rejected| rejected.offset).collect();
+    assert_eq!(letters.iter().take(first.len()).map(|(offset, ..)| *offset).collect::<Vec<_>>(), first);
     for reason in [Reason::NotJson, Reason::MissingColumn, Reason::SqlError] {
         assert!(counts.rejected.contains_key(&("transactions".to_owned(), reason)), "{:?}", counts.rejected);
     }
@@ -196,6 +206,21 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
         counts.first_rejected[0].to_string(),
         "transactions/events.jsonl/0, offset 2: sql_error (division by zero in view features)"
     );
+}
+
+/// Offset, value and reason of each dead letter in Parquet, in order; all of one file of JSON lines.
+fn dead_letters(folder: &Path) -> Vec<(i64, Vec<u8>, String)> {
+    let mut letters = Vec::new();
+    for batch in parquet_files(folder).iter().flat_map(|path| read_parquet(path)) {
+        let (offsets, values) = (batch["offset"].as_primitive::<Int64Type>(), batch["value"].as_binary::<i32>());
+        let (reasons, topics) = (batch["reason"].as_string::<i32>(), batch["topic"].as_string::<i32>());
+        for row in 0..batch.num_rows() {
+            assert_eq!(topics.value(row), "events.jsonl");
+            letters.push((offsets.value(row), values.value(row).to_vec(), reasons.value(row).to_owned()));
+        }
+    }
+    letters.sort();
+    letters
 }
 
 #[test]

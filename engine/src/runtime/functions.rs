@@ -1,17 +1,22 @@
 //! The SQL functions over models as the planner gets them: with the models loaded, and every call of `score` held against
-//! its model; or, for commands that touch nothing outside, by their signatures alone.
+//! its model; or, for commands that connect to nothing, with the models that are in local files, and by their signatures for
+//! the others.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result as DataFusionResult;
 use datafusion::common::not_impl_err;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use tidemill_udfs::functions::{Models, check_call, functions};
 
 use crate::error::Error;
+use crate::model::{self, Unread};
 use crate::pipeline::settings::Pipeline;
-use crate::plan::{self, Call, CallCheck, Functions, Plan, Refusal};
+use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
 
 /// Functions that are evaluated once per row, however often their value is used.
 fn once() -> Vec<String> {
@@ -33,22 +38,44 @@ pub(crate) fn loaded(models: &Arc<Models>) -> Functions {
     }
 }
 
-/// The functions by their signatures: enough to plan, not to run. Calls are held against the names of the pipeline's models.
-#[must_use]
-pub fn unloaded_functions(pipeline: &Pipeline) -> Functions {
-    let names = pipeline.models.iter().map(|model| model.name.clone()).collect();
-    let signature = |name: &'static str, arguments, returns| {
-        Arc::new(ScalarUDF::new_from_impl(Unloaded::new(name, arguments, returns)))
+/// Models of this many are tried as a number and as a list of numbers, in all combinations; of more, the others are numbers.
+const UNREAD_TRIED: usize = 6;
+
+/// The plan of a pipeline some of whose models were not read: to judge and to explain, not to run. Whether such a model gives
+/// a number or a list of them is not known, so a pipeline is refused when it is wrong either way.
+pub(crate) fn plan_unread(
+    pipeline: &Pipeline,
+    models: &Arc<Models>,
+    unread: &[String],
+    check_call: &Arc<dyn CallCheck>,
+) -> Result<Plan, Error> {
+    let compile = |lists: u32| -> Result<Plan, Vec<PlanProblem>> {
+        let assumed = unread.iter().enumerate().map(|(index, name)| (name.clone(), lists >> index & 1 == 1)).collect();
+        Plan::compile(pipeline, &signatures(models, assumed, check_call))
     };
+    compile(0).or_else(|problems| {
+        let combinations = 1_u32 << unread.len().min(UNREAD_TRIED);
+        (1..combinations).find_map(|lists| compile(lists).ok()).ok_or_else(|| plan::refused(problems))
+    })
+}
+
+/// The functions by their signatures: enough to plan, not to run. `assumed`: the models that are not in `models`, and whether
+/// they give lists.
+fn signatures(models: &Arc<Models>, assumed: BTreeMap<String, bool>, check_call: &Arc<dyn CallCheck>) -> Functions {
+    let of_name = |name: &'static str, returns| {
+        let signature = Signature::exact(vec![DataType::Utf8], Volatility::Volatile);
+        Arc::new(ScalarUDF::new_from_impl(Unloaded { name, signature, returns }))
+    };
+    let score = functions(models).into_iter().filter(|function| function.name() == "score");
+    let score =
+        score.map(|loaded| Arc::new(ScalarUDF::new_from_impl(UnloadedScore { loaded, assumed: assumed.clone() })));
     Functions {
-        scalar: vec![
-            signature("score", Signature::variadic_any(Volatility::Volatile), DataType::Float64),
-            signature("threshold", Signature::exact(vec![DataType::Utf8], Volatility::Volatile), DataType::Float64),
-            signature("model_version", Signature::exact(vec![DataType::Utf8], Volatility::Volatile), DataType::Utf8),
-        ],
+        scalar: score
+            .chain([of_name("threshold", DataType::Float64), of_name("model_version", DataType::Utf8)])
+            .collect(),
         once: once(),
         infallible: infallible(),
-        check_call: Some(Arc::new(NamedCalls(names))),
+        check_call: Some(Arc::clone(check_call)),
     }
 }
 
@@ -71,17 +98,25 @@ impl CallCheck for LoadedCalls {
     }
 }
 
-/// Holds calls against the names of models.
+/// Holds calls against the models that were read, and against the names of the others.
 #[derive(Debug)]
-struct NamedCalls(Vec<String>);
+struct LocalCalls {
+    models: Arc<Models>,
+    unread: Vec<String>,
+}
 
-impl CallCheck for NamedCalls {
+impl CallCheck for LocalCalls {
     fn check(&self, call: &Call) -> Result<(), Refusal> {
         let model = model_name(call)?;
-        if self.0.iter().any(|name| name == model) {
+        if self.unread.iter().any(|name| name == model) {
             return Ok(());
         }
-        let known = if self.0.is_empty() { "none".to_owned() } else { self.0.join(", ") };
+        if self.models.slot(model).is_ok() {
+            return LoadedCalls(Arc::clone(&self.models)).check(call);
+        }
+        let mut known: Vec<&str> = self.models.names().chain(self.unread.iter().map(String::as_str)).collect();
+        known.sort_unstable();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         Err(unknown(&format!("no model is named '{model}'; models of this pipeline: {known}")))
     }
 }
@@ -108,12 +143,6 @@ struct Unloaded {
     returns: DataType,
 }
 
-impl Unloaded {
-    fn new(name: &'static str, signature: Signature, returns: DataType) -> Unloaded {
-        Unloaded { name, signature, returns }
-    }
-}
-
 impl ScalarUDFImpl for Unloaded {
     fn name(&self) -> &str {
         self.name
@@ -132,7 +161,68 @@ impl ScalarUDFImpl for Unloaded {
     }
 }
 
-/// The plan of a pipeline whose models are not loaded: to judge and to explain, not to run.
-pub fn plan_unloaded(pipeline: &Pipeline) -> Result<Plan, Error> {
-    Plan::compile(pipeline, &unloaded_functions(pipeline)).map_err(plan::refused)
+/// `score` over the models that were read; of the others it is assumed whether they give a number or a list of them.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct UnloadedScore {
+    loaded: ScalarUDF,
+    assumed: BTreeMap<String, bool>,
+}
+
+impl ScalarUDFImpl for UnloadedScore {
+    fn name(&self) -> &str {
+        self.loaded.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.loaded.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> DataFusionResult<DataType> {
+        self.loaded.return_type(types)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        self.loaded.inner().coerce_types(types)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
+        let name = arguments.scalar_arguments.first().copied().flatten().and_then(|name| name.try_as_str().flatten());
+        let returns = match name.and_then(|name| self.assumed.get(name)) {
+            None => return self.loaded.return_field_from_args(arguments),
+            Some(false) => DataType::Float64,
+            // How many classes there are makes no difference to a plan.
+            Some(true) => DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float64, false)), 2),
+        };
+        Ok(Arc::new(Field::new("score", returns, false)))
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        not_impl_err!("score was planned without its models")
+    }
+}
+
+/// A plan that was made without connecting to anything, and what it was made without.
+#[derive(Debug)]
+pub struct UnloadedPlan {
+    /// To judge and to explain, not to run.
+    pub plan: Plan,
+    /// Models whose calls were held against their names alone.
+    pub unread: Vec<Unread>,
+}
+
+/// The plan of a pipeline, with the models that are in files of this machine; connects to nothing.
+pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
+    let (models, unread) = model::load_local(&pipeline.models)?;
+    let models = Arc::new(models);
+    let names: Vec<String> = unread.iter().map(|unread| unread.model.clone()).collect();
+    let check_call: Arc<dyn CallCheck> = Arc::new(LocalCalls { models: Arc::clone(&models), unread: names.clone() });
+    Ok(UnloadedPlan { plan: plan_unread(pipeline, &models, &names, &check_call)?, unread })
+}
+
+/// The plan of a pipeline as if no model could be read, with every call of `score` given to `check_call`: for training, which
+/// makes the model that the pipeline names.
+#[cfg(feature = "lightgbm")]
+pub(crate) fn plan_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Plan, Error> {
+    let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
+    plan_unread(pipeline, &Arc::default(), &names, check_call)
 }

@@ -13,5 +13,7 @@ mod worker;
 
 pub(crate) use build::Alone;
 pub use build::compile;
-pub use functions::{plan_unloaded, unloaded_functions};
+#[cfg(feature = "lightgbm")]
+pub(crate) use functions::plan_untrained;
+pub use functions::{UnloadedPlan, plan_unloaded};
 pub use run::{RunHandle, RunSummary, start};

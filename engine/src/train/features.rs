@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::pipeline::settings::Pipeline;
-use crate::plan::{self, Call, CallCheck, Plan, Refusal};
-use crate::runtime::unloaded_functions;
+use crate::plan::{Call, CallCheck, Refusal};
+use crate::runtime::plan_untrained;
 
 /// What to train on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +32,7 @@ impl CallCheck for Calls {
 /// the one before the view that scores.
 pub fn feature_query(pipeline: &Pipeline, model: &str, label: &str, view: Option<&str>) -> Result<FeatureQuery> {
     let calls = Arc::new(Calls::default());
-    let mut functions = unloaded_functions(pipeline);
-    functions.check_call = Some(Arc::clone(&calls) as Arc<dyn CallCheck>);
-    Plan::compile(pipeline, &functions).map_err(plan::refused)?;
+    plan_untrained(pipeline, &(Arc::clone(&calls) as Arc<dyn CallCheck>))?;
     let calls = calls.0.lock().unwrap_or_else(PoisonError::into_inner);
     let is_of_model = |call: &&Call| call.arguments.first().and_then(|first| first.literal.as_deref()) == Some(model);
     let Some(call) = calls.iter().filter(|call| call.function == "score").find(is_of_model) else {

@@ -159,3 +159,17 @@ fn under_latest_old_records_are_left_and_added_partitions_are_read_from_their_be
     log.records.retain(|record| record.partition != 0 || record.offset >= 300);
     log.check_all(&bench, false);
 }
+
+#[test]
+fn a_preview_of_a_topic_whose_old_records_are_gone_tells_nothing_of_lost_ones() {
+    let bench = Bench::new(1);
+    let mut log = Log::new(&bench, 1);
+    log.append(0..400);
+    admin().delete_records(&bench.input, 0, Offset::new(300).unwrap()).unwrap();
+    let name = bench.write(&bench.file());
+    // A hundred records for each row are more than there are.
+    let ended = bench.start_with(&["preview", &name, "--rows", "5", "--view", "transactions"]).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(ended.stdout.contains("transactions: 5 rows"), "{}", ended.stdout);
+    assert!(!ended.log.contains("deleted before they were read"), "{}", ended.log);
+}
