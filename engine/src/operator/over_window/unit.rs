@@ -27,6 +27,9 @@ const KEY_GROUPS: usize = 1024;
 /// Rows whose keys are resolved together, so that their cache misses overlap.
 const ROWS_TOGETHER: usize = 32;
 
+/// Keys that are looked at for expiry beyond one per row of a batch. Few, as they are part of what a batch of one row takes.
+const EXPIRY_CATCH_UP: usize = 2;
+
 /// One key.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Slot {
@@ -123,7 +126,8 @@ impl Unit {
             }
             start = end;
         }
-        self.expire(plan, num_rows + ROWS_TOGETHER);
+        // A key is in the wheel because of a row, so looking at one key per row keeps up.
+        self.expire(plan, num_rows + EXPIRY_CATCH_UP);
     }
 
     /// The slots of some rows' keys; new keys get one. Each pass reads only what the pass before has found, so that the
@@ -145,12 +149,7 @@ impl Unit {
             let (hash, key) = (keys.hashes[row], keys.key(row));
             slots[row - rows.start] = self.find(hash, key).unwrap_or_else(|| self.add_key(hash, key));
         }
-        for slot in slots.iter().take(rows.len()) {
-            if let Ring::Short(block) = self.slots[*slot].ring {
-                touched ^= self.rings.blocks().touch(block);
-            }
-        }
-        black_box(touched);
+        self.touch(&slots[..rows.len()]);
     }
 
     pub(super) fn find(&self, hash: u64, key: Key<'_>) -> Option<u32> {
@@ -312,21 +311,51 @@ impl Unit {
     fn expire(&mut self, plan: &Plan, keys_max: usize) {
         let Some(w) = self.w else { return };
         let h = w.saturating_sub(plan.max_lateness);
-        for _ in 0..keys_max {
-            let Some(slot_id) = self.wheel.pop_due(w) else { return };
-            self.save_before_change(plan, slot_id);
-            self.forget(plan, slot_id, h);
-            let slot = &mut self.slots[slot_id];
-            slot.is_in_wheel = false;
-            if let Some(newest) = self.rings.newest(slot.ring) {
-                let due = newest.saturating_add(plan.lifetime()).saturating_add(1);
-                if due > w {
-                    slot.is_in_wheel = true;
-                    self.wheel.schedule(slot_id, due);
-                }
-            } else if slot.prefix == 0 {
-                self.remove_key(plan, slot_id);
+        let mut keys_left = keys_max;
+        while keys_left > 0 {
+            let mut due = [0_u32; ROWS_TOGETHER];
+            let mut num_due = 0;
+            while num_due < ROWS_TOGETHER.min(keys_left)
+                && let Some(slot) = self.wheel.pop_due(w)
+            {
+                due[num_due] = slot;
+                num_due += 1;
             }
+            if num_due == 0 {
+                return;
+            }
+            keys_left -= num_due;
+            self.touch(&due[..num_due]);
+            for slot in &due[..num_due] {
+                self.look_at(plan, *slot, h, w);
+            }
+        }
+    }
+
+    /// Reads where the rows of some keys are, so that the cache misses of many keys overlap.
+    #[inline(always)]
+    fn touch(&self, slots: &[u32]) {
+        let touched = slots.iter().fold(0, |touched, slot| match self.slots[*slot].ring {
+            Ring::Short(block) => touched ^ self.rings.blocks().touch(block),
+            Ring::Empty | Ring::Long(_) => touched,
+        });
+        black_box(touched);
+    }
+
+    /// Forgets what no row to come can see of a key that has just left the wheel, and says when to look again.
+    fn look_at(&mut self, plan: &Plan, slot_id: u32, h: i64, w: i64) {
+        self.save_before_change(plan, slot_id);
+        self.forget(plan, slot_id, h);
+        let slot = &mut self.slots[slot_id];
+        slot.is_in_wheel = false;
+        if let Some(newest) = self.rings.newest(slot.ring) {
+            let due = newest.saturating_add(plan.lifetime()).saturating_add(1);
+            if due > w {
+                slot.is_in_wheel = true;
+                self.wheel.schedule(slot_id, due);
+            }
+        } else if slot.prefix == 0 {
+            self.remove_key(plan, slot_id);
         }
     }
 
