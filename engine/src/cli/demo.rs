@@ -61,6 +61,7 @@ impl DemoArguments {
         GeneratorSettings { seed: self.seed, ..GeneratorSettings::default() }
     }
 
+    #[cfg(feature = "lightgbm")]
     fn history(&self) -> std::ops::Range<i64> {
         HISTORY_FROM_MS..self.live_from_ms()
     }

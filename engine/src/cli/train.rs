@@ -1,6 +1,6 @@
 //! `tidemill train`: a model from stored history, on the features of the pipeline's own SQL.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Environment, PipelineFile};
 use crate::error::{Error, Result};
@@ -90,11 +90,11 @@ pub(super) fn train_to(
     inputs: &[crate::replay::Input],
     query: &crate::train::FeatureQuery,
     settings: &crate::train::TrainSettings,
-    output: &Path,
+    output: &std::path::Path,
 ) -> Result<crate::model::manifest::ModelManifest> {
     let rows = crate::replay::select(pipeline, environment, inputs, &query.select)?;
     let trained = crate::train::train(&rows.batches, query, settings)?;
-    let write = |path: &Path, text: &str| -> Result<()> {
+    let write = |path: &std::path::Path, text: &str| -> Result<()> {
         let unavailable = |error: std::io::Error| {
             Error::unavailable(format!("{} cannot be written", path.display())).with_source(error)
         };
@@ -112,7 +112,7 @@ pub(super) fn train_to(
 
 /// What a person wants to know of a new model.
 #[cfg(feature = "lightgbm")]
-pub(super) fn report(manifest: &crate::model::manifest::ModelManifest, output: &Path) -> String {
+pub(super) fn report(manifest: &crate::model::manifest::ModelManifest, output: &std::path::Path) -> String {
     let [train, validation, test] = manifest.rows;
     format!(
         "model {} written to {}\n  {} features, {train} rows trained on, {validation} validated on, {test} tested on\n  \

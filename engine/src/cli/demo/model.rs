@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{DemoArguments, since};
-use crate::cli::{Environment, load, print};
+use super::DemoArguments;
+use crate::cli::{Environment, print};
 use crate::error::{Error, Result};
 use crate::model::manifest::ModelManifest;
-use crate::runtime::clock;
 
 /// A model to serve.
 pub(super) struct Ready {
@@ -43,7 +42,7 @@ fn train(_: &DemoArguments, _: &Environment, path: PathBuf) -> Result<Ready> {
 
 #[cfg(feature = "lightgbm")]
 fn query(arguments: &DemoArguments, environment: &Environment) -> Result<crate::train::FeatureQuery> {
-    crate::train::feature_query(&load(&arguments.pipeline, environment)?, "fraud", "is_fraud", None)
+    crate::train::feature_query(&crate::cli::load(&arguments.pipeline, environment)?, "fraud", "is_fraud", None)
 }
 
 /// Whether the model was trained on the features that the SQL has now.
@@ -55,7 +54,7 @@ fn fits(arguments: &DemoArguments, environment: &Environment, manifest: &ModelMa
 #[cfg(feature = "lightgbm")]
 fn train(arguments: &DemoArguments, environment: &Environment, path: PathBuf) -> Result<Ready> {
     use crate::source::generator::write_parquet;
-    let started = clock::now();
+    let started = crate::runtime::clock::now();
     let failed =
         |error: crate::source::generator::GeneratorError| Error::internal(format!("history cannot be made: {error}"));
     let history = arguments.folder.join("demo-history.parquet");
@@ -68,12 +67,12 @@ fn train(arguments: &DemoArguments, environment: &Environment, path: PathBuf) ->
     print(&format!("history   {} days of simulated transactions", arguments.history_days));
     let summary = write_parquet(arguments.world(), arguments.history(), &history, 2).map_err(failed)?;
     print(&format!("model     training on {} of them", summary.rows));
-    let pipeline = load(&arguments.pipeline, environment)?;
+    let pipeline = crate::cli::load(&arguments.pipeline, environment)?;
     let query = query(arguments, environment)?;
     let settings = crate::train::TrainSettings { seed: arguments.seed, ..crate::train::TrainSettings::default() };
     let source = &pipeline.sources[0].name;
     let inputs = [crate::replay::Input { source: source.clone(), uri: history.display().to_string(), format: None }];
     let manifest = crate::cli::train::train_to(&pipeline, environment, &inputs, &query, &settings, &path)?;
-    print(&format!("{} in {:.1} s", crate::cli::train::report(&manifest, &path), since(started)));
+    print(&format!("{} in {:.1} s", crate::cli::train::report(&manifest, &path), super::since(started)));
     Ok(Ready { path, manifest })
 }
