@@ -71,7 +71,7 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
             }
         }
         if is_near_end {
-            starts = near_end(&source, &alone, settings.num_rows, deadline)?;
+            starts = near_end(&source, &alone, settings, deadline)?;
         }
         feeds.push(Feed {
             source: alone.open(&source)?,
@@ -87,14 +87,10 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
         num_rows: settings.num_rows,
     };
     let outcome = read(&mut feeds, &mut reading, &wake, deadline);
-    for feed in &mut feeds {
-        if let Err(error) = feed.source.close(CLOSE_WAIT) {
-            tracing::warn!(%error, "a source did not close");
-        }
-    }
+    feeds.iter_mut().for_each(|feed| close(&mut *feed.source));
     outcome?;
     for (source, feed) in pipeline.sources.iter().zip(&feeds) {
-        check_heard(source, feed, settings.timeout)?;
+        check_heard(source, feed.is_assigned, settings.timeout)?;
     }
     let mut tables = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
@@ -107,14 +103,21 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
 }
 
 /// A topic without records is a preview without rows; a cluster that did not even name its partitions is an error.
-fn check_heard(source: &settings::Source, feed: &Feed, timeout: Duration) -> Result<()> {
+fn check_heard(source: &settings::Source, is_assigned: bool, timeout: Duration) -> Result<()> {
     match &source.connector {
-        SourceConnector::Kafka(kafka) if !feed.is_assigned => Err(Error::unavailable(format!(
+        SourceConnector::Kafka(kafka) if !is_assigned => Err(Error::unavailable(format!(
             "source `{}`: kafka at {} did not answer within {timeout:?}; check `bootstrap_servers` and that the cluster can be \
              reached from here, or try a longer --timeout",
             source.name, kafka.connection.bootstrap_servers,
         ))),
         _ => Ok(()),
+    }
+}
+
+/// A source that does not close in time ends with the process; nobody waits for it.
+fn close(source: &mut dyn Source) {
+    if let Err(error) = source.close(CLOSE_WAIT) {
+        tracing::debug!(%error, "a source did not close");
     }
 }
 
@@ -256,12 +259,16 @@ fn begin(feed: &mut Feed, units: Vec<(Assignment, StateUnit)>) -> Result<()> {
 fn near_end(
     settings: &settings::Source,
     alone: &Alone<'_>,
-    num_rows: usize,
+    preview: &PreviewSettings,
     deadline: Instant,
 ) -> Result<BTreeMap<StateUnit, Offset>> {
-    let back = i64::try_from(num_rows).unwrap_or(i64::MAX).saturating_mul(RECORDS_PER_ROW);
-    let ends = positions(settings, alone, StartPosition::Latest, deadline)?;
-    let oldest = positions(settings, alone, StartPosition::Earliest, deadline)?;
+    let back = i64::try_from(preview.num_rows).unwrap_or(i64::MAX).saturating_mul(RECORDS_PER_ROW);
+    let ask = |start| {
+        let found = positions(settings, alone, start, deadline)?;
+        check_heard(settings, found.is_some(), preview.timeout)?;
+        Ok::<_, Error>(found.unwrap_or_default())
+    };
+    let (ends, oldest) = (ask(StartPosition::Latest)?, ask(StartPosition::Earliest)?);
     let start = |(unit, end): (StateUnit, Offset)| {
         // A partition that is new by now is read as the pipeline says.
         let oldest = *oldest.get(&unit)?;
@@ -270,20 +277,20 @@ fn near_end(
     Ok(ends.into_iter().filter_map(start).collect())
 }
 
-/// Where a source's partitions begin with `start`.
+/// Where a source's partitions begin with `start`; `None` when they were not named in time.
 fn positions(
     settings: &settings::Source,
     alone: &Alone<'_>,
     start: StartPosition,
     deadline: Instant,
-) -> Result<BTreeMap<StateUnit, Offset>> {
+) -> Result<Option<BTreeMap<StateUnit, Offset>>> {
     let mut settings = settings.clone();
     if let SourceConnector::Kafka(kafka) = &mut settings.connector {
         kafka.start = start;
     }
     let mut source = alone.open(&settings)?;
-    let mut positions = BTreeMap::new();
-    while positions.is_empty() && clock::now() < deadline {
+    let mut positions = None;
+    while positions.is_none() && clock::now() < deadline {
         let Some(event) = source.next_event()? else {
             std::thread::sleep(Duration::from_millis(5));
             continue;
@@ -292,10 +299,10 @@ fn positions(
             let starts: Vec<_> = units.iter().map(|(assignment, _)| (*assignment, StartAt::Configured)).collect();
             let found: BTreeMap<Assignment, Offset> = source.start(&starts)?.into_iter().collect();
             let position = |(assignment, unit): (Assignment, StateUnit)| Some((unit, *found.get(&assignment)?));
-            positions.extend(units.into_iter().filter_map(position));
+            positions = Some(units.into_iter().filter_map(position).collect());
         }
     }
-    source.close(CLOSE_WAIT)?;
+    close(&mut *source);
     Ok(positions)
 }
 

@@ -19,6 +19,9 @@ use crate::types::{Assignment, Offset, OffsetRange};
 
 /// One question to the cluster.
 pub(super) const QUESTION: Duration = Duration::from_secs(5);
+/// One question that is asked again and again: a close is not heard while it is open. Connections are made meanwhile, and
+/// stay when it ends.
+const PATIENT_QUESTION: Duration = Duration::from_secs(1);
 /// Positions are asked for this long, then the start fails.
 const POSITIONS: Duration = Duration::from_secs(30);
 /// A topic that was made a moment ago may not be known to every broker yet.
@@ -66,7 +69,7 @@ impl Reader {
         if self.opening.settings.until == Until::Now {
             let newest: Vec<Entry> =
                 all.iter().map(|(topic, partition)| Entry::new(topic, *partition, NEWEST)).collect();
-            let ends = self.patiently(|reader| reader.consumer.list_offsets(&newest, QUESTION))?;
+            let ends = self.patiently(|reader| reader.consumer.list_offsets(&newest, PATIENT_QUESTION))?;
             for (place, end) in all.iter().zip(self.positions(ends)?) {
                 self.topics.ends.insert(place.clone(), end);
             }
@@ -88,7 +91,7 @@ impl Reader {
     fn num_partitions(&mut self, topic: &Arc<str>) -> Result<i32, Halt> {
         let began = now();
         loop {
-            let metadata = self.patiently(|reader| reader.consumer.client().fetch_metadata(Some(topic), QUESTION))?;
+            let metadata = self.patiently(|reader| reader.consumer.client().fetch_metadata(Some(topic), PATIENT_QUESTION))?;
             let found = metadata.topics().iter().find(|found| found.name() == &**topic);
             let code = found.and_then(|found| found.error()).map(Code::from).filter(|code| *code != Code::NoError);
             let number = found.map_or(0, |found| found.partitions().len());

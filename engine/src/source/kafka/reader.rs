@@ -29,6 +29,8 @@ pub(super) const BLOCKS_WAITING: usize = 8;
 const IDLE: Duration = Duration::from_millis(100);
 /// After this long without room the client stops fetching, so that the queue holds callbacks only and they can be served.
 const STALL: Duration = Duration::from_secs(1);
+/// How often it is said that the whole cluster cannot be reached.
+const SAY_DOWN_AGAIN: Duration = Duration::from_secs(10);
 /// What the driver's side asks of the reader.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -77,6 +79,8 @@ pub(super) struct Reader {
     pub(super) asked_group_at: Option<Instant>,
     /// Whether fetching stopped because nobody takes records.
     is_stalled: bool,
+    /// When it was last said that no broker can be reached.
+    said_down_at: Option<Instant>,
 }
 
 impl Reader {
@@ -105,6 +109,7 @@ impl Reader {
             has_said_end: false,
             asked_group_at: None,
             is_stalled: false,
+            said_down_at: None,
             opening,
         }
     }
@@ -365,8 +370,12 @@ impl Reader {
             ))));
         }
         if code == Code::AllBrokersDown {
-            let brokers = &*self.opening.settings.connection.bootstrap_servers;
-            tracing::warn!(source, brokers, "no kafka broker can be reached; trying on");
+            // librdkafka says so after every attempt of every connection.
+            if self.said_down_at.is_none_or(|said| said.elapsed() >= SAY_DOWN_AGAIN) {
+                self.said_down_at = Some(now());
+                let brokers = &*self.opening.settings.connection.bootstrap_servers;
+                tracing::warn!(source, brokers, "no kafka broker can be reached; trying on");
+            }
         } else {
             tracing::info!(source, code = %code, reason, "the kafka client reports");
         }
