@@ -8,6 +8,8 @@ use datafusion::physical_plan::displayable;
 use super::compile::columns;
 use super::graph::Stage;
 use super::segment::Target;
+use super::window_stage::WindowStage;
+use crate::operator::over_window::OverWindow;
 use crate::pipeline::settings::{Pipeline, Source, SourceConnector};
 use crate::types::HIDDEN_COLUMNS;
 
@@ -44,11 +46,33 @@ pub(super) fn explain(pipeline: &Pipeline, sources: &[SchemaRef], stages: &[Stag
                     line(&mut text, 1, "computed once for all its readers");
                 }
             }
+            Stage::Window(stage) => window(&mut text, number + 1, stage),
         }
     }
-    line(&mut text, 0, "operators: none");
-    line(&mut text, 0, "state per key: none");
+    if !stages.iter().any(|stage| matches!(stage, Stage::Window(_))) {
+        line(&mut text, 0, "operators: none");
+        line(&mut text, 0, "state per key: none");
+    }
     text
+}
+
+/// Rows per key for which the size of state is told.
+const ROWS_PER_KEY: [usize; 3] = [1, 10, 100];
+
+fn window(text: &mut String, number: usize, stage: &WindowStage) {
+    let info = &stage.info;
+    line(text, 0, &format!("stage {number}: operator {} for {}", info.name, stage.part));
+    line(text, 1, &format!("partition by: {}", info.keys.join(", ")));
+    for (call, sql) in stage.spec.calls.iter().zip(&stage.texts) {
+        line(text, 1, &format!("{}: {sql}", call.runs_on()));
+    }
+    let retained = if stage.arguments.is_empty() { "event time only".to_owned() } else { stage.arguments.join(", ") };
+    line(text, 1, &format!("retained per row: {retained}"));
+    if let Ok(operator) = OverWindow::new(&stage.spec) {
+        let bytes = ROWS_PER_KEY.map(|rows| format!("{} bytes with {rows} rows", operator.bytes_per_key(rows)));
+        line(text, 1, &format!("state per key: about {}", bytes.join(", ")));
+    }
+    line(text, 1, &format!("state fingerprint: {}", &info.fingerprint[..16.min(info.fingerprint.len())]));
 }
 
 /// A node's text without the hidden columns that every node passes on.

@@ -52,11 +52,14 @@ pub struct Failure {
     pub class: FailureClass,
     /// The view or sink whose SQL failed; views that only one other part reads are computed within it.
     pub part: Arc<str>,
+    /// Whether the row is in the state of the windows all the same.
+    pub is_after_state: bool,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {}", self.class, self.part)
+        write!(f, "{} in {}", self.class, self.part)?;
+        f.write_str(if self.is_after_state { ", after the windows took the row in" } else { "" })
     }
 }
 

@@ -19,6 +19,7 @@ mod segment;
 mod session;
 mod short_circuit;
 mod table;
+mod window_stage;
 #[cfg(test)]
 mod tests;
 
@@ -28,10 +29,11 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::TaskContext;
 
 pub use failure::{Failure, FailureClass};
-pub use graph::{EpochOutput, FailedRow, Graph};
+pub use graph::{EpochOutput, FailedRow, Graph, StateSize};
 pub use mentions::{Mentions, mentions};
 pub use problem::{PlanProblem, Refusal};
 pub use session::{Call, CallArgument, CallCheck, Functions};
+pub use window_stage::OperatorInfo;
 
 use crate::decode::RowChecks;
 use crate::error::{Error, Result};
@@ -80,7 +82,7 @@ impl Plan {
     /// A worker's own graph.
     pub fn instantiate(&self) -> Result<Graph> {
         let (stages, sources) = (Arc::clone(&self.stages), Arc::clone(&self.sources));
-        Ok(Graph::new(stages, sources, self.num_slots, self.sinks.len(), &self.context))
+        Graph::new(stages, sources, self.num_slots, self.sinks.len(), &self.context)
     }
 
     /// A hash of everything that state depends on: columns, checks, event time, lateness and the views. Sinks are not in it,

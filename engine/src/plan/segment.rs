@@ -49,6 +49,10 @@ pub(super) struct Segment {
     pub(super) target: Target,
     /// Whether one record can become several rows, which then need new ordinals and the order of their records.
     pub(super) multiplies: bool,
+    /// Slots that it reads.
+    pub(super) reads: Vec<usize>,
+    /// Whether a window feeds it.
+    pub(super) is_after_state: bool,
 }
 
 impl Segment {
@@ -70,7 +74,9 @@ impl Segment {
         if schema.fields().iter().skip(first).map(|field| field.name().as_str()).ne(HIDDEN_COLUMNS) {
             return plan_err!("the columns of its rows' positions are lost");
         }
-        Ok(Segment { part, inlined, plan: physical, target, multiplies })
+        let mut reads = Vec::new();
+        slots_read(&physical, &mut reads);
+        Ok(Segment { part, inlined, plan: physical, target, multiplies, reads, is_after_state: false })
     }
 
     pub(super) fn schema(&self) -> SchemaRef {
@@ -80,6 +86,11 @@ impl Segment {
     /// Runs over what is in the slots. No output batch is empty.
     pub(super) fn run(&self, context: &Arc<TaskContext>) -> DFResult<Vec<RecordBatch>> {
         let batches = rows_of(&self.plan, context)?;
+        if self.multiplies { self.joined(batches) } else { Ok(batches) }
+    }
+
+    /// The output of runs over parts of the slots as that of one run over all of them.
+    pub(super) fn joined(&self, batches: Vec<RecordBatch>) -> DFResult<Vec<RecordBatch>> {
         if self.multiplies && !batches.is_empty() {
             return Ok(vec![in_order(&concat_batches(&self.schema(), &batches)?)?]);
         }
@@ -170,6 +181,15 @@ fn foreign_node(plan: &Arc<dyn ExecutionPlan>) -> Option<String> {
         return Some(plan.name().to_owned());
     }
     plan.children().into_iter().find_map(foreign_node)
+}
+
+fn slots_read(plan: &Arc<dyn ExecutionPlan>, slots: &mut Vec<usize>) {
+    if let Some(slot) = plan.downcast_ref::<SlotExec>() {
+        slots.push(slot.slot());
+        slots.sort_unstable();
+        slots.dedup();
+    }
+    plan.children().into_iter().for_each(|child| slots_read(child, slots));
 }
 
 /// The rows in the order of their records, with the rows of one record numbered from 0 as they stand.

@@ -85,7 +85,7 @@ impl Slots {
         self.0.len()
     }
 
-    fn read(&self, slot: usize) -> Option<Vec<RecordBatch>> {
+    pub(super) fn read(&self, slot: usize) -> Option<Vec<RecordBatch>> {
         Some(self.0.get(slot)?.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
@@ -152,6 +152,10 @@ impl SlotExec {
             Boundedness::Bounded,
         ));
         Ok(SlotExec { name, slot, projection, properties })
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.slot
     }
 
     /// What is in the slot, with the columns that are wanted.

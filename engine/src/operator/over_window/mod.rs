@@ -95,6 +95,12 @@ impl OverWindow {
         self.units.remove(&unit).is_some()
     }
 
+    /// Whether it has state of a unit, be it of no key.
+    #[must_use]
+    pub fn holds(&self, unit: Assignment) -> bool {
+        self.units.contains_key(&unit)
+    }
+
     /// The units held, in order.
     pub fn units(&self) -> impl Iterator<Item = Assignment> {
         self.units.keys().copied()

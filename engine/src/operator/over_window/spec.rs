@@ -141,6 +141,12 @@ impl Function {
 }
 
 impl Call {
+    /// What computes it, for `explain`.
+    #[must_use]
+    pub fn runs_on(&self) -> String {
+        format!("kernel {}", self.function.name())
+    }
+
     /// The type of its output column, or why the kernels do not compute it (kind `Invalid`). `arguments` and
     /// `num_filters` are those of the spec.
     pub fn output_type(&self, arguments: &[DataType], num_filters: usize) -> Result<DataType> {
