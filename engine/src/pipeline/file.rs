@@ -72,6 +72,13 @@ pub(super) struct SourceFile {
     /// Records whose event time is further ahead of their broker timestamp are rejected.
     #[serde(default = "hour")]
     pub(super) max_future_skew: Text<Duration>,
+    /// How far below the newest event time of its partition a row may be and still see all of its windows' frames. Above
+    /// `max_future_skew`.
+    #[serde(default = "two_hours")]
+    pub(super) max_lateness: Text<Duration>,
+    /// How far back frames of ROWS and `lag` look, in event time.
+    #[serde(default = "ninety_days")]
+    pub(super) max_lookback: Text<Duration>,
     /// Larger records are rejected, and kept only as metadata and a hash.
     #[serde(default = "mebibyte")]
     pub(super) max_record_bytes: Text<ByteSize>,
@@ -453,6 +460,14 @@ fn ten_seconds() -> Text<Duration> {
 
 fn hour() -> Text<Duration> {
     millis(3_600_000)
+}
+
+fn two_hours() -> Text<Duration> {
+    millis(2 * 3_600_000)
+}
+
+fn ninety_days() -> Text<Duration> {
+    millis(90 * 86_400_000)
 }
 
 fn parquet_age() -> Text<Duration> {

@@ -91,7 +91,7 @@ fn features_are_bit_equal_from_json_lines_and_from_parquet_and_need_no_model() {
     let from_lines = select(&pipeline, &none, &input("transactions", &lines), sql).unwrap();
     let from_parquet = select(&pipeline, &none, &input("transactions", &parquet), sql).unwrap();
     assert_eq!(whole(&from_lines), whole(&from_parquet));
-    assert_eq!(from_lines.schema.fields().len(), 23);
+    assert_eq!(from_lines.schema.fields().len(), 46);
     assert_eq!((from_lines.counts.read, from_lines.counts.num_rejected()), (records.len() as u64, 0));
     assert_eq!(from_lines.counts, from_parquet.counts);
 }
@@ -300,7 +300,7 @@ fn a_preview_of_a_topic_shows_late_records_and_leaves_no_trace() {
     let seen = preview(&pipeline, &BTreeMap::new(), &preview_settings(3, &["features"])).unwrap();
     assert_eq!(seen.tables[0].0, "features");
     assert_eq!(seen.tables[0].1.num_rows(), 3);
-    assert_eq!(seen.tables[0].1.num_columns(), 23);
+    assert_eq!(seen.tables[0].1.num_columns(), 46);
     assert!(seen.counts.read <= 300, "{} were read, which is more than the end", seen.counts.read);
 
     let all = preview(&pipeline, &BTreeMap::new(), &preview_settings(100, &["transactions"])).unwrap();

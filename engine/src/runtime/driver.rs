@@ -173,6 +173,7 @@ impl Driver {
     pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
         for assignment in assignments {
             self.units.remove(*assignment);
+            self.graph.discard(*assignment);
             for source in &mut self.sources {
                 source.decoder.forget(*assignment);
             }
