@@ -44,7 +44,7 @@ impl Bench {
             runtime: Handle::current(),
             clock: Arc::new(move || *time.lock().unwrap()),
         };
-        let settings = ParquetSettings { path: "unused".into(), max_rows, max_bytes, max_age };
+        let settings = ParquetSettings { path: "unused".into(), max_rows, max_bytes, max_age, has_positions: false };
         let mut units = Units::default();
         units.insert(UNIT, unit(0));
         units.insert(OTHER, unit(1));

@@ -80,9 +80,10 @@ impl FileReader {
 /// a [`crate::decode::Decoder`] with all checks, with [`FilesInOrder::units`].
 #[derive(Debug)]
 pub struct FilesInOrder {
-    store: Arc<dyn ObjectStore>,
-    format: FileFormat,
-    waiting: VecDeque<(Assignment, StoredFile)>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) source: Arc<str>,
+    pub(super) format: FileFormat,
+    pub(super) waiting: VecDeque<(Assignment, StoredFile)>,
     current: Option<FileReader>,
     units: Units,
 }
@@ -105,7 +106,7 @@ impl FilesInOrder {
             units.insert(assignment, unit_of(&source, &file));
             waiting.push_back((assignment, file));
         }
-        Ok(FilesInOrder { store, format, waiting, current: None, units })
+        Ok(FilesInOrder { store, source, format, waiting, current: None, units })
     }
 
     /// One unit for each file.
