@@ -165,7 +165,7 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
     let written = parquet_files(&temp.path().join("out"));
     let rows: Vec<RecordBatch> = written.iter().flat_map(|path| read_parquet(path)).collect();
 
-    let replay = Replay::open(&pipeline, &none, &input("transactions", &temp.path().join("in"))).unwrap();
+    let replay = Replay::open(&pipeline, &none, &input("transactions", &temp.path().join("in")), None).unwrap();
     let schema = replay.sink_schema(0);
     let mut replayed = Vec::new();
     let mut seen = 0;
@@ -229,7 +229,7 @@ fn a_strict_replay_stops_at_the_first_rejected_record() {
     let lines = temp.path().join("events.jsonl");
     write_lines(&lines, [b"[]".as_slice()]);
     let pipeline = load(&files_pipeline(temp.path()), &BTreeMap::new());
-    let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines)).unwrap().strict(true);
+    let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines), None).unwrap().strict(true);
     let error = replay.run(|_, _| Ok(()), |_| {}).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.message().contains("events.jsonl/0, offset 0: not_an_object"), "{error}");

@@ -16,7 +16,6 @@ use super::parquet::ParquetRows;
 use super::reader::{FileBlock, FilesInOrder};
 use crate::checkpoint::layout::file_name_part;
 use crate::error::{Error, Result};
-use crate::pipeline::settings::FileFormat;
 use crate::source::AssignmentNumbers;
 use crate::types::{Assignment, Offset, OffsetRange, POSITION_COLUMNS, RecordBlock, StateUnit, Units, position_fields};
 
@@ -53,10 +52,7 @@ pub enum StoredRows {
 impl StoredRows {
     /// What `files` are: an archive when the first of them has the columns of one.
     pub async fn of(files: FilesInOrder, numbers: &AssignmentNumbers) -> Result<StoredRows> {
-        let first = files.waiting.front().filter(|_| files.format == FileFormat::Parquet);
-        let Some((assignment, first)) = first else { return Ok(StoredRows::Plain(files)) };
-        let opened = ParquetRows::open(files.store.clone(), first.clone(), *assignment, Offset::ZERO).await?;
-        if has_positions(opened.schema()) {
+        if has_positions(&*files.first_schema().await?) {
             return ArchiveInOrder::new(files, numbers).map(StoredRows::Archive);
         }
         Ok(StoredRows::Plain(files))

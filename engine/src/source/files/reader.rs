@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
@@ -119,6 +120,17 @@ impl FilesInOrder {
     #[must_use]
     pub fn bytes_waiting(&self) -> u64 {
         self.waiting.iter().map(|(_, file)| file.bytes).sum()
+    }
+
+    /// The columns of the first file; none where the format does not say them in advance.
+    pub async fn first_schema(&self) -> Result<SchemaRef> {
+        match self.waiting.front() {
+            Some((assignment, file)) if self.format == FileFormat::Parquet => {
+                let opened = ParquetRows::open(self.store.clone(), file.clone(), *assignment, Offset::ZERO).await?;
+                Ok(opened.schema().clone())
+            }
+            _ => Ok(Arc::new(Schema::empty())),
+        }
     }
 
     /// The next part; `None` after the last file.
