@@ -180,3 +180,6 @@ fn tell(turn: Turn, on_event: &mut impl FnMut(Event<'_>) -> Result<()>) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

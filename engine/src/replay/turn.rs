@@ -112,7 +112,7 @@ impl OneUnit {
     }
 
     /// The next rows with positions in this unit: offsets count them, W follows from them.
-    fn place(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+    pub(super) fn place(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
         let hidden = Hidden::of(batch)?;
         let num_rows = batch.num_rows();
         let offsets = (self.num_rows..).take(num_rows);
