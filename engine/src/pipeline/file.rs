@@ -214,7 +214,7 @@ pub(super) enum SinkConnectorFile {
     /// A Kafka topic; values are JSON.
     Kafka(KafkaSinkFile),
     /// Parquet files in a folder.
-    Parquet(ParquetSinkFile),
+    Parquet(ParquetRowsFile),
     /// Standard output, as JSON lines.
     Console(ConsoleSinkFile),
 }
@@ -228,6 +228,17 @@ pub(super) struct KafkaSinkFile {
     pub(super) key: Option<String>,
     #[serde(flatten)]
     pub(super) connection: OutputConnectionFile,
+}
+
+/// Parquet files in a folder. A file ends at the first limit that is reached.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct ParquetRowsFile {
+    #[serde(flatten)]
+    pub(super) files: ParquetSinkFile,
+    /// Whether the files have the columns `_topic`, `_partition`, `_offset`, `_ordinal` and `_timestamp`: where each row comes
+    /// from. `tidemill replay` reads such an archive in the order in which its rows were served.
+    #[serde(default)]
+    pub(super) positions: bool,
 }
 
 /// Parquet files in a folder. A file ends at the first limit that is reached.

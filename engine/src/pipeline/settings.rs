@@ -357,6 +357,8 @@ pub struct ParquetSink {
     pub max_bytes: usize,
     /// Age of an open file.
     pub max_age: Duration,
+    /// Whether its files say topic, partition and offset of each row ([`crate::types::POSITION_COLUMNS`]).
+    pub has_positions: bool,
 }
 
 /// Name of the dead letters among the sinks, in manifests, metrics and the status; no sink may have it.
