@@ -4,6 +4,7 @@
 mod alerts;
 mod model;
 mod producer;
+mod verdict;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -148,6 +149,9 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
         listen.set_port(0);
         listen
     });
+    let scores = arguments.folder.join(format!("scores-{}", topics.transactions));
+    pipeline.sinks.push(verdict::sink(&scores, &model.manifest)?);
+    let history = verdict::history(&pipeline)?;
     let kind = if arguments.broker.is_some() { "real" } else { "embedded" };
     print(&format!("broker    {} ({kind})", broker.address()));
     let started = clock::now();
@@ -172,10 +176,13 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
     handle.stop();
     let summary = handle.join()?;
     let raised = alerts.finish(rows_out(&summary))?;
-    print(&report(&produced, &summary, &raised, took));
-    // The demo starts anew each time; its checkpoint is of no use to the next one.
-    if let Err(error) = std::fs::remove_dir_all(&checkpoints) {
-        tracing::debug!(%error, "the demo's checkpoint folder was not removed");
+    let verdict = verdict::judge(&scores, &model, &history)?;
+    print(&report(&produced, &summary, &raised, took, &verdict));
+    // The demo starts anew each time; its files are of no use to the next one.
+    for folder in [checkpoints, scores] {
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::debug!(%error, folder = %folder.display(), "a folder of the demo was not removed");
+        }
     }
     Ok(())
 }
@@ -216,17 +223,21 @@ fn rows_out(summary: &RunSummary) -> u64 {
     summary.status.workers.iter().filter_map(|worker| worker.rows_out.get("alerts")).sum()
 }
 
-fn report(produced: &Produced, summary: &RunSummary, raised: &alerts::Raised, took: Duration) -> String {
+fn report(
+    produced: &Produced,
+    summary: &RunSummary,
+    raised: &alerts::Raised,
+    took: Duration,
+    verdict: &verdict::Verdict,
+) -> String {
     let counts = summary.counts();
-    let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let hits = raised.ids.iter().filter(|id| produced.frauds.contains(*id)).count();
     let millis = |quantile| summary.latency.quantile_millis(quantile).unwrap_or(0);
     format!(
         "\nevents    {} sent, {} read: {} scored, {} rejected to the dead letters\n\
          rate      {:.0} events/s over {:.1} s\n\
          latency   produce to emit, every scored record: p50 {} ms, p95 {} ms, p99 {} ms, p99.9 {} ms\n\
-         alerts    {} of {} frauds among the scored\n\
-         quality   precision {:.3}, recall {:.3} against the labels (no history features yet: expect little)",
+         alerts    {} raised; {} frauds among the scored\n\
+         {verdict}",
         produced.records,
         counts.read,
         counts.decoded,
@@ -239,8 +250,6 @@ fn report(produced: &Produced, summary: &RunSummary, raised: &alerts::Raised, to
         millis(0.999),
         raised.ids.len(),
         produced.frauds.len(),
-        share(hits, raised.ids.len()),
-        share(hits, produced.frauds.len()),
     )
 }
 

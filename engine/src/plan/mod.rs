@@ -26,6 +26,7 @@ mod tests;
 mod window_stage;
 mod windows;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -56,6 +57,8 @@ pub struct Plan {
     context: Arc<TaskContext>,
     fingerprint: String,
     explanation: String,
+    /// By view: the columns whose values come from windows.
+    history: BTreeMap<String, Vec<String>>,
 }
 
 impl Plan {
@@ -93,6 +96,12 @@ impl Plan {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         self.fingerprint.clone()
+    }
+
+    /// The columns of a view whose values come, in any part, from windows: what a row cannot say by itself.
+    #[must_use]
+    pub fn history_columns(&self, view: &str) -> &[String] {
+        self.history.get(view).map_or(&[], Vec::as_slice)
     }
 
     /// Sources, stages with their physical plans, and sinks, for a person.
