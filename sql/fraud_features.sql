@@ -1,5 +1,5 @@
--- What one transaction says by itself. Features of history (a user's last hours, a merchant's) join these as windows.
--- The label is_fraud is carried along for training and goes into no feature.
+-- What one transaction says, and what it says beside the user's last minutes, hours and days. Every number is as of the
+-- transaction itself: a row sees what came before it. The label is_fraud is carried along for training and goes into no feature.
 WITH read AS (
     SELECT
         *,
@@ -25,6 +25,43 @@ WITH read AS (
         -- 0 is Sunday.
         CAST(date_part('dow', "timestamp") AS DOUBLE) AS day_of_week
     FROM transactions
+),
+history AS (
+    SELECT
+        *,
+        count(*) OVER hour_1 AS user_activity_1h,
+        count(*) OVER day_1 AS user_activity_24h,
+        count(*) OVER day_7 AS user_activity_7d,
+        sum(amount_usd) OVER hour_1 AS user_spent_1h,
+        sum(amount_usd) OVER day_1 AS user_spent_24h,
+        sum(amount_usd) OVER day_7 AS user_spent_7d,
+        count(DISTINCT merchant) OVER day_1 AS user_merchants_24h,
+        count(DISTINCT merchant) OVER day_7 AS user_merchants_7d,
+        count(DISTINCT location) OVER day_1 AS user_countries_24h,
+        count(DISTINCT location) OVER day_7 AS user_countries_7d,
+        count(*) FILTER (WHERE amount_usd < 3) OVER (
+            PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '10 minutes' PRECEDING AND CURRENT ROW
+        ) AS user_micro_payments_10m,
+        -- The seven before this one: it is not compared with itself.
+        avg(amount_usd) OVER last_7 AS avg_amount_last_7,
+        max(amount_usd) OVER last_7 AS max_amount_last_7,
+        count(*) OVER last_7 AS num_last_7,
+        avg(amount_usd) OVER before_30 AS avg_amount_before,
+        stddev(amount_usd) OVER before_30 AS stddev_amount_before,
+        lag(location) OVER in_order AS last_location,
+        lag(merchant) OVER in_order AS last_merchant,
+        lag("timestamp") OVER in_order AS last_timestamp,
+        -- How often the user was here, at this merchant or in this country, before.
+        row_number() OVER (PARTITION BY user_id, merchant ORDER BY "timestamp") AS visit_of_merchant,
+        row_number() OVER (PARTITION BY user_id, location ORDER BY "timestamp") AS visit_of_country
+    FROM read
+    WINDOW
+        in_order AS (PARTITION BY user_id ORDER BY "timestamp"),
+        hour_1 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW),
+        day_1 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW),
+        day_7 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '7 days' PRECEDING AND CURRENT ROW),
+        last_7 AS (PARTITION BY user_id ORDER BY "timestamp" ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING),
+        before_30 AS (PARTITION BY user_id ORDER BY "timestamp" ROWS BETWEEN 30 PRECEDING AND 1 PRECEDING)
 )
 SELECT
     transaction_id,
@@ -70,5 +107,27 @@ SELECT
     CASE
         WHEN merchant IS NULL THEN NULL
         WHEN merchant IN ('QuickCash', 'GlobalDigital', 'FastMoneyX') THEN 1.0 ELSE 0.0
-    END AS is_watched_merchant
-FROM read
+    END AS is_watched_merchant,
+    user_activity_1h,
+    user_activity_24h,
+    user_activity_7d,
+    user_spent_1h,
+    user_spent_24h,
+    user_spent_7d,
+    user_merchants_24h,
+    user_merchants_7d,
+    user_countries_24h,
+    user_countries_7d,
+    user_micro_payments_10m,
+    avg_amount_last_7,
+    -- Against what the user usually spends; null before there is anything to compare with.
+    amount_usd / nullif(avg_amount_last_7, 0.0) AS amount_to_avg_ratio,
+    amount_usd / nullif(max_amount_last_7, 0.0) AS amount_to_max_ratio,
+    num_last_7,
+    (amount_usd - avg_amount_before) / nullif(stddev_amount_before, 0.0) AS amount_z_score,
+    CAST(to_unixtime("timestamp") - to_unixtime(last_timestamp) AS DOUBLE) AS time_since_last_txn,
+    CASE WHEN last_location IS NULL OR location IS NULL THEN NULL WHEN location <> last_location THEN 1.0 ELSE 0.0 END AS is_new_country_since_last,
+    CASE WHEN last_merchant IS NULL OR merchant IS NULL THEN NULL WHEN merchant <> last_merchant THEN 1.0 ELSE 0.0 END AS is_new_merchant_since_last,
+    visit_of_merchant,
+    visit_of_country
+FROM history

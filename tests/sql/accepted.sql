@@ -52,3 +52,23 @@ SELECT e.* FROM events AS e
 SELECT id /* all of them */ FROM events;
 -- case nothing passes
 SELECT id FROM events WHERE false
+-- case window
+SELECT id, avg(x) OVER (PARTITION BY id ORDER BY time RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS m
+FROM events
+-- case windows of two keys and many frames
+SELECT id, topic,
+    count(*) FILTER (WHERE x < 2.0) OVER (PARTITION BY id ORDER BY time RANGE BETWEEN INTERVAL '10 minutes' PRECEDING AND CURRENT ROW) AS micro,
+    count(DISTINCT topic) OVER (PARTITION BY id ORDER BY time RANGE INTERVAL '7 days' PRECEDING) AS topics,
+    avg(x) OVER (PARTITION BY id ORDER BY time ROWS BETWEEN 6 PRECEDING AND 1 PRECEDING) AS rolling,
+    time - lag(time) OVER w AS since_last,
+    sum(CASE WHEN flag THEN x END) OVER (PARTITION BY id, topic ORDER BY time ROWS 3 PRECEDING) AS flagged
+FROM events
+WINDOW w AS (PARTITION BY id ORDER BY time)
+-- case qualify
+SELECT id, x FROM events QUALIFY row_number() OVER (PARTITION BY id ORDER BY time) = 1
+-- case window in a condition above it
+SELECT id FROM (SELECT id, sum(x) OVER (PARTITION BY id ORDER BY time) AS s FROM events WHERE a > 0) AS t WHERE s > 10
+-- case window on one side of a union
+SELECT id, row_number() OVER (PARTITION BY id ORDER BY time) AS n FROM events WHERE a > 0
+UNION ALL
+SELECT id, 0 AS n FROM events WHERE a <= 0

@@ -46,13 +46,62 @@ SELECT id, (SELECT max(a) FROM others) AS m FROM events
 SELECT id FROM events WHERE id IN (SELECT id FROM others LIMIT 3)
 -- case exists
 SELECT id FROM events WHERE EXISTS (SELECT 1 FROM others)
--- case over
-SELECT id, avg(x) OVER (PARTITION BY id ORDER BY time RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS m
+-- case window without order
+SELECT id, avg(x) OVER (PARTITION BY id) AS m FROM events
+-- case window ordered by another column
+SELECT id, avg(x) OVER (PARTITION BY id ORDER BY a ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) AS m FROM events
+-- case window ordered by a computed time
+SELECT id, lag(x) OVER (PARTITION BY id ORDER BY later) AS l
+FROM (SELECT id, x, time + INTERVAL '1 hour' AS later FROM events) AS shifted
+-- case window in descending order
+SELECT id, lag(x) OVER (PARTITION BY id ORDER BY time DESC) AS l FROM events
+-- case window ordered by two columns
+SELECT id, lag(x) OVER (PARTITION BY id ORDER BY time, a) AS l FROM events
+-- case window without the partitions' key
+SELECT id,
+    sum(x) OVER (PARTITION BY a ORDER BY time ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) AS s
 FROM events
--- case lag
-SELECT id, lag(x) OVER w AS l FROM events WINDOW w AS (PARTITION BY id ORDER BY time)
--- case qualify
-SELECT id FROM events QUALIFY row_number() OVER (PARTITION BY id) = 1
+-- case window over all rows
+SELECT id, sum(x) OVER (ORDER BY time ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) AS s FROM events
+-- case window by a computed key
+SELECT id, lag(x) OVER (PARTITION BY upper(id) ORDER BY time) AS l FROM events
+-- case following
+SELECT id, sum(x) OVER (PARTITION BY id ORDER BY time ROWS BETWEEN 3 PRECEDING AND 1 FOLLOWING) AS s FROM events
+-- case unbounded following
+SELECT id, last_value(x) OVER (PARTITION BY id ORDER BY time RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS s
+FROM events
+-- case groups
+SELECT id, sum(x) OVER (PARTITION BY id ORDER BY time GROUPS BETWEEN 3 PRECEDING AND CURRENT ROW) AS s FROM events
+-- case months
+SELECT id, sum(x) OVER (PARTITION BY id ORDER BY time RANGE BETWEEN INTERVAL '1 month' PRECEDING AND CURRENT ROW) AS s
+FROM events
+-- case lead
+SELECT id, lead(x) OVER (PARTITION BY id ORDER BY time) AS l FROM events
+-- case rank
+SELECT id, rank() OVER (PARTITION BY id ORDER BY time) AS l FROM events
+-- case lag without a window
+SELECT id, lag(x) AS l FROM events
+-- case unknown function over a window
+SELECT id, summ(x) OVER (PARTITION BY id ORDER BY time) AS l FROM events
+-- case ignore nulls
+SELECT id, lag(x) IGNORE NULLS OVER (PARTITION BY id ORDER BY time) AS l FROM events
+-- case count distinct without a bound
+SELECT id, count(DISTINCT a) OVER (PARTITION BY id ORDER BY time) AS n FROM events
+-- case distinct sum
+SELECT id, sum(DISTINCT a) OVER (PARTITION BY id ORDER BY time ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) AS n FROM events
+-- case lag by a column
+SELECT id, lag(x, a) OVER (PARTITION BY id ORDER BY time) AS l FROM events
+-- case window over a source without event time
+SELECT id, lag(x) OVER (PARTITION BY id ORDER BY a) AS l FROM others
+-- case window over two sources
+SELECT id, lag(a) OVER (PARTITION BY id ORDER BY time) AS l
+FROM (SELECT id, a, time FROM events UNION ALL SELECT id, a, CAST(b AS TIMESTAMP) FROM others) AS both
+-- case window over a score
+SELECT id, max(s) OVER (PARTITION BY id ORDER BY time) AS m
+FROM (SELECT id, time, score('fraud', x) AS s FROM events) AS scored
+-- case window below a condition on a score
+SELECT id, count(*) OVER (PARTITION BY id ORDER BY time) AS n
+FROM (SELECT id, time FROM events WHERE score('fraud', x) > 0.5) AS scored
 -- case recursive
 WITH RECURSIVE t AS (SELECT 1 AS n FROM events UNION ALL SELECT n + 1 FROM t) SELECT n FROM t
 -- case now

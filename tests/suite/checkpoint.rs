@@ -224,6 +224,7 @@ impl Run {
             max_rows: rng.random_range(1..60),
             max_bytes: usize::MAX,
             max_age: Duration::from_secs(rng.random_range(1..20)),
+            has_positions: false,
         };
         let ticks = std::sync::atomic::AtomicU64::new(0);
         let clock = move || Duration::from_secs(ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / 4);

@@ -43,6 +43,8 @@ fn settings(format: FileFormat) -> Settings {
         event_time: None,
         partitioned_by: Vec::new(),
         max_future_skew: Duration::from_secs(3_600),
+        max_lateness: Duration::from_secs(7_200),
+        max_lookback: Duration::from_secs(90 * 86_400),
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 1_000,

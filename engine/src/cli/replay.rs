@@ -1,7 +1,8 @@
 //! `tidemill replay`: a pipeline over stored rows, each sink's rows into one file. Connects to no broker, and touches neither
 //! checkpoints nor the pipeline's own sinks.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
@@ -10,7 +11,7 @@ use super::{Environment, PipelineFile, load, print};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{FileFormat, Pipeline};
 use crate::replay::output::OutputFile;
-use crate::replay::{Counts, Input, Progress, Replay};
+use crate::replay::{Counts, Input, Order, Progress, Replay, compare_files};
 use crate::runtime::clock;
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +36,17 @@ pub(crate) struct ReplayArguments {
     /// Stop at the first rejected record.
     #[arg(long)]
     strict: bool,
+    /// In which order rows are read. When it is not given: as served if the input says where its rows come from (the files of a
+    /// Parquet sink with `positions: true`), else by event time if the pipeline has windows, else as the input has them.
+    #[arg(long, value_enum)]
+    order: Option<Order>,
+    /// Hold the rows of a sink against Parquet, a file or a folder, bit for bit; it is an error when they differ. Once per sink.
+    #[arg(long, value_name = "[SINK=]PATH")]
+    compare: Vec<String>,
+    /// Columns that tell one row from all others. When it is not given: _topic, _partition, _offset and _ordinal if both sides
+    /// have them, else rows are matched by their order.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',', requires = "compare")]
+    compare_by: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -69,7 +81,8 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
         format: arguments.input_format.map(FileFormat::from),
     };
     let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
-    let replay = Replay::open(&pipeline, environment, &inputs)?.strict(arguments.strict);
+    let comparisons = comparisons(&pipeline, &selected, arguments)?;
+    let replay = Replay::open(&pipeline, environment, &inputs, arguments.order)?.strict(arguments.strict);
     let mut files = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
         let create =
@@ -90,12 +103,54 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
         }
     }
     let mut text = String::new();
-    for (sink, rows, path) in written {
-        text.push_str(&format!("{sink}: {} rows in {}\n", HumanCount(rows), path.display()));
+    for (sink, rows, path) in &written {
+        text.push_str(&format!("{sink}: {} rows in {}\n", HumanCount(*rows), path.display()));
     }
     text.push_str(&summary(&counts, started.elapsed()));
     print(text.trim_end());
-    Ok(())
+    let written: BTreeMap<&str, &Path> = written.iter().map(|(sink, _, path)| (*sink, path.as_path())).collect();
+    compare(&comparisons, &written, arguments, environment)
+}
+
+/// What each `--compare` means: a sink and a path.
+fn comparisons(pipeline: &Pipeline, selected: &[bool], arguments: &ReplayArguments) -> Result<Vec<(String, String)>> {
+    if arguments.compare.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !matches!(arguments.format, Format::Parquet) {
+        return Err(Error::invalid("--compare takes Parquet: leave out --format, or say --format parquet"));
+    }
+    let names = pipeline.sinks.iter().zip(selected).filter(|(_, is_selected)| **is_selected);
+    let names: Vec<&str> = names.map(|(sink, _)| sink.name.as_str()).collect();
+    let comparison = |text: &String| match text.split_once('=') {
+        Some((sink, path)) if names.contains(&sink) && !path.is_empty() => Ok((sink.to_owned(), path.to_owned())),
+        _ if names.len() == 1 => Ok((names[0].to_owned(), text.clone())),
+        _ => Err(Error::invalid(format!(
+            "--compare {text}: expected SINK=PATH, such as {}=other.parquet; sinks that are written: {}",
+            names.first().copied().unwrap_or("alerts"),
+            names.join(", ")
+        ))),
+    };
+    arguments.compare.iter().map(comparison).collect()
+}
+
+/// Says what differs; it is an error when something does.
+fn compare(
+    comparisons: &[(String, String)],
+    written: &BTreeMap<&str, &Path>,
+    arguments: &ReplayArguments,
+    environment: &Environment,
+) -> Result<()> {
+    let mut differing = Vec::new();
+    for (sink, there) in comparisons {
+        let here = written.get(sink.as_str()).ok_or_else(|| Error::internal("a sink was not written"))?;
+        let difference = compare_files(&here.to_string_lossy(), there, &arguments.compare_by, environment)?;
+        print(&format!("{sink} compared with {there}: {difference}"));
+        if !difference.is_none() {
+            differing.push(format!("the rows of {sink} differ from those of {there}"));
+        }
+    }
+    if differing.is_empty() { Ok(()) } else { Err(Error::data(differing.join("; "))) }
 }
 
 /// Whether each sink is written.

@@ -186,7 +186,13 @@ impl Decoder {
 
     /// Applies the checks, and gives the rows that remain their positions and W.
     pub(super) fn finish(&mut self, candidates: Candidates, positions: Positions<'_>) -> Result<Decoded> {
-        let Candidates { batch, records, rejected, num_stale } = self.check(candidates)?;
+        let checked = self.check(candidates)?;
+        self.place(checked, positions)
+    }
+
+    /// Gives rows their positions and W.
+    pub(super) fn place(&mut self, accepted: Candidates, positions: Positions<'_>) -> Result<Decoded> {
+        let Candidates { batch, records, rejected, num_stale } = accepted;
         let event_times = self.event_times(&batch, &records, positions)?;
         let (w, num_late) = self.advance(&records, positions, &event_times);
         let unit = records.iter().map(|record| positions.units[*record]);

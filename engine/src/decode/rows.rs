@@ -10,7 +10,7 @@ use arrow::array::{
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{CastOptions, cast, cast_with_options, filter};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    ArrowPrimitiveType, DataType, FieldRef, Float32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 
@@ -21,11 +21,23 @@ use super::reason::{Reason, Rejected};
 use super::schema::arrow_type;
 use super::timestamp;
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{Column, ColumnType};
-use crate::types::{RowBlock, StateUnit, Units};
+use crate::pipeline::settings::{Column, ColumnType, MetadataKind};
+use crate::types::{Assignment, RecordBlock, RowBlock, StateUnit, Units};
 
 /// For each row the first column that it is bad in.
 type RowFaults = Vec<Option<(usize, Reason)>>;
+
+/// Where rows come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowsFrom {
+    Anywhere,
+    /// A run accepted them.
+    Archive,
+}
+
+fn positions(records: &RecordBlock) -> Positions<'_> {
+    Positions { units: &records.units, offsets: &records.offsets, timestamps_ms: &records.timestamps_ms }
+}
 
 /// A column in its declared type, and the rows of it that cannot be in that type.
 struct Converted {
@@ -40,23 +52,45 @@ impl Decoder {
     /// Such rows have no broker timestamp, so the guard against the future does not apply to them.
     pub fn accept_rows(&mut self, rows: &RowBlock, units: &Units) -> Result<Decoded> {
         let records = rows.to_records();
-        let positions =
-            Positions { units: &records.units, offsets: &records.offsets, timestamps_ms: &records.timestamps_ms };
-        let Some(unit) = units.get(rows.assignment) else {
+        let candidates = self.read_rows(&rows.batch, &records, units, RowsFrom::Anywhere)?;
+        self.finish(candidates, positions(&records))
+    }
+
+    /// Takes rows that a run has accepted and archived: as [`Decoder::accept_rows`], but without the checks, which they have
+    /// passed. `records` says for each row where it comes from; its units, offsets and timestamps count. W follows from the
+    /// rows' event times, as in the run.
+    pub fn accept_archived(&mut self, batch: &RecordBatch, records: &RecordBlock, units: &Units) -> Result<Decoded> {
+        let candidates = self.read_rows(batch, records, units, RowsFrom::Archive)?;
+        self.place(candidates, positions(records))
+    }
+
+    /// Rows in the declared types, all of one unit.
+    fn read_rows(
+        &self,
+        rows: &RecordBatch,
+        records: &RecordBlock,
+        units: &Units,
+        from: RowsFrom,
+    ) -> Result<Candidates> {
+        let unit = records.units.first().and_then(|unit| units.get(Assignment(*unit)));
+        let Some(unit) = unit else {
             let batch = RecordBatch::new_empty(self.table_schema.clone());
-            let nothing = Candidates { batch, records: Vec::new(), rejected: Vec::new(), num_stale: rows.len() };
-            return self.finish(nothing, positions);
+            return Ok(Candidates { batch, records: Vec::new(), rejected: Vec::new(), num_stale: records.len() });
         };
         let (mut columns, faults) = self.declared_columns(rows, unit)?;
-        let accepted: Vec<usize> = (0..rows.len()).filter(|row| faults[*row].is_none()).collect();
-        if accepted.len() < rows.len() {
-            let keep = BooleanArray::from(BooleanBuffer::collect_bool(rows.len(), |row| faults[row].is_none()));
-            for column in &mut columns {
+        let mut archived = self.archived_metadata(rows, from);
+        let accepted: Vec<usize> = (0..rows.num_rows()).filter(|row| faults[*row].is_none()).collect();
+        if accepted.len() < rows.num_rows() {
+            let keep = BooleanArray::from(BooleanBuffer::collect_bool(rows.num_rows(), |row| faults[row].is_none()));
+            for column in columns.iter_mut().chain(archived.iter_mut().flatten()) {
                 *column = filter(column, &keep).map_err(|_| Error::internal("rejected rows could not be taken out"))?;
             }
         }
-        for kind in &self.metadata {
-            columns.push(metadata_column(*kind, &records, &accepted, units)?);
+        for (kind, archived) in self.metadata.iter().zip(archived) {
+            columns.push(match archived {
+                Some(column) => column,
+                None => metadata_column(*kind, records, &accepted, units)?,
+            });
         }
         let rejected = faults.into_iter().enumerate().filter_map(|(record, fault)| {
             let (column, reason) = fault?;
@@ -64,20 +98,33 @@ impl Decoder {
         });
         let rejected = rejected.collect();
         let batch = new_batch(&self.table_schema, columns, accepted.len())?;
-        self.finish(Candidates { batch, records: accepted, rejected, num_stale: 0 }, positions)
+        Ok(Candidates { batch, records: accepted, rejected, num_stale: 0 })
+    }
+
+    /// Of each metadata column what an archive has of it: keys and headers stand nowhere else.
+    fn archived_metadata(&self, rows: &RecordBatch, from: RowsFrom) -> Vec<Option<ArrayRef>> {
+        let fields = self.table_schema.fields()[self.columns.len()..].iter();
+        let column = |(kind, field): (&MetadataKind, &FieldRef)| {
+            let is_only_there = matches!(kind, MetadataKind::Key | MetadataKind::Headers);
+            let found = rows.column_by_name(field.name()).filter(|_| is_only_there && from == RowsFrom::Archive)?;
+            let found = cast(found, field.data_type()).ok()?;
+            (field.is_nullable() || found.null_count() == 0).then_some(found)
+        };
+        self.metadata.iter().zip(fields).map(column).collect()
     }
 
     /// The declared columns, bad rows included.
-    fn declared_columns(&self, rows: &RowBlock, unit: &StateUnit) -> Result<(Vec<ArrayRef>, RowFaults)> {
-        let mut faults = vec![None; rows.len()];
+    fn declared_columns(&self, rows: &RecordBatch, unit: &StateUnit) -> Result<(Vec<ArrayRef>, RowFaults)> {
+        let num_rows = rows.num_rows();
+        let mut faults = vec![None; num_rows];
         let mut columns = Vec::with_capacity(self.columns.len());
         for (index, column) in self.columns.iter().enumerate() {
             let is_event_time = self.event_time == Some(index);
-            let Some(found) = rows.batch.column_by_name(&column.name) else {
+            let Some(found) = rows.column_by_name(&column.name) else {
                 if !column.is_nullable || is_event_time {
                     return Err(self.missing(rows, unit, column));
                 }
-                columns.push(new_null_array(&arrow_type(column.column_type), rows.len()));
+                columns.push(new_null_array(&arrow_type(column.column_type), num_rows));
                 continue;
             };
             let converted = convert(column.column_type, found).ok_or_else(|| self.uncastable(unit, column, found))?;
@@ -89,15 +136,15 @@ impl Decoder {
             }
             if found.null_count() > 0 && (!column.is_nullable || is_event_time) {
                 let reason = if is_event_time { Reason::NullEventTime } else { Reason::NullValue };
-                (0..rows.len()).filter(|row| found.is_null(*row)).for_each(|row| reject(row, reason));
+                (0..num_rows).filter(|row| found.is_null(*row)).for_each(|row| reject(row, reason));
             }
             columns.push(converted.array);
         }
         Ok((columns, faults))
     }
 
-    fn missing(&self, rows: &RowBlock, unit: &StateUnit, column: &Column) -> Error {
-        let fields = rows.batch.schema();
+    fn missing(&self, rows: &RecordBatch, unit: &StateUnit, column: &Column) -> Error {
+        let fields = rows.schema();
         let names: Vec<_> = fields.fields().iter().map(|field| field.name().as_str()).collect();
         Error::data(format!(
             "source {}: file {} has no column {}, which is declared not null; it has {}; declare the column nullable, or read other files",

@@ -72,6 +72,13 @@ pub(super) struct SourceFile {
     /// Records whose event time is further ahead of their broker timestamp are rejected.
     #[serde(default = "hour")]
     pub(super) max_future_skew: Text<Duration>,
+    /// How far below the newest event time of its partition a row may be and still see all of its windows' frames. Above
+    /// `max_future_skew`.
+    #[serde(default = "two_hours")]
+    pub(super) max_lateness: Text<Duration>,
+    /// How far back frames of ROWS and `lag` look, in event time.
+    #[serde(default = "ninety_days")]
+    pub(super) max_lookback: Text<Duration>,
     /// Larger records are rejected, and kept only as metadata and a hash.
     #[serde(default = "mebibyte")]
     pub(super) max_record_bytes: Text<ByteSize>,
@@ -207,7 +214,7 @@ pub(super) enum SinkConnectorFile {
     /// A Kafka topic; values are JSON.
     Kafka(KafkaSinkFile),
     /// Parquet files in a folder.
-    Parquet(ParquetSinkFile),
+    Parquet(ParquetRowsFile),
     /// Standard output, as JSON lines.
     Console(ConsoleSinkFile),
 }
@@ -221,6 +228,17 @@ pub(super) struct KafkaSinkFile {
     pub(super) key: Option<String>,
     #[serde(flatten)]
     pub(super) connection: OutputConnectionFile,
+}
+
+/// Parquet files in a folder. A file ends at the first limit that is reached.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct ParquetRowsFile {
+    #[serde(flatten)]
+    pub(super) files: ParquetSinkFile,
+    /// Whether the files have the columns `_topic`, `_partition`, `_offset`, `_ordinal` and `_timestamp`: where each row comes
+    /// from. `tidemill replay` reads such an archive in the order in which its rows were served.
+    #[serde(default)]
+    pub(super) positions: bool,
 }
 
 /// Parquet files in a folder. A file ends at the first limit that is reached.
@@ -469,6 +487,14 @@ fn ten_seconds() -> Text<Duration> {
 
 fn hour() -> Text<Duration> {
     millis(3_600_000)
+}
+
+fn two_hours() -> Text<Duration> {
+    millis(2 * 3_600_000)
+}
+
+fn ninety_days() -> Text<Duration> {
+    millis(90 * 86_400_000)
 }
 
 fn parquet_age() -> Text<Duration> {

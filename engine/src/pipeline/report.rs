@@ -85,7 +85,8 @@ fn output_text(connector: &SinkConnector) -> String {
         SinkConnector::Parquet(parquet) => {
             let size = ByteSize(u64::try_from(parquet.max_bytes).unwrap_or(u64::MAX)).print();
             let age = parquet.max_age.print();
-            format!("parquet {}; a file ends at {} rows, {size} or {age}", parquet.path, parquet.max_rows)
+            let positions = if parquet.has_positions { ", with positions" } else { "" };
+            format!("parquet {}{positions}; a file ends at {} rows, {size} or {age}", parquet.path, parquet.max_rows)
         }
         SinkConnector::Console => "console".to_string(),
     }

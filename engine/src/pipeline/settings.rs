@@ -54,6 +54,10 @@ pub struct Source {
     pub partitioned_by: Vec<String>,
     /// Event times further ahead of the broker's timestamp are rejected.
     pub max_future_skew: Duration,
+    /// How far below the newest event time of its partition a row may be and still see all of its windows' frames.
+    pub max_lateness: Duration,
+    /// How far back `ROWS` frames and `lag` look, in event time.
+    pub max_lookback: Duration,
     /// Payloads above this are rejected, and kept only as metadata and a hash.
     pub max_record_bytes: usize,
     /// Share of rejected records, between 0 and 1, at which the pipeline stops; measured over the last
@@ -353,6 +357,8 @@ pub struct ParquetSink {
     pub max_bytes: usize,
     /// Age of an open file.
     pub max_age: Duration,
+    /// Whether its files say topic, partition and offset of each row ([`crate::types::POSITION_COLUMNS`]).
+    pub has_positions: bool,
 }
 
 /// Name of the dead letters among the sinks, in manifests, metrics and the status; no sink may have it.

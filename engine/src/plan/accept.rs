@@ -23,6 +23,8 @@ pub(super) struct Accepted {
     pub(super) tables: Vec<String>,
     /// Calls of the functions that are evaluated once: name, number of arguments, place.
     pub(super) calls: Vec<(String, usize, Span)>,
+    /// Places of functions over windows.
+    pub(super) windows: Vec<Span>,
 }
 
 /// Judges `query`. `tables` are the names it may use.
@@ -235,13 +237,6 @@ impl Walk<'_> {
                 "remove doubles where the rows are read",
             );
         }
-        if let Some(window) = select.named_window.first() {
-            self.refuse(window.span(), "WINDOW", "history windows are not built yet", PER_ROW);
-        }
-        if let Some(qualify) = &select.qualify {
-            let at = self.keyword("QUALIFY", qualify.span(), false);
-            self.refuse(at, "QUALIFY", "history windows are not built yet", "filter rows with WHERE");
-        }
     }
 
     fn from(&mut self, select: &Select) {
@@ -306,9 +301,16 @@ impl Walk<'_> {
         let span = function.name.span();
         let clause = format!("`{name}()`");
         if function.over.is_some() {
-            let at = self.keyword("OVER", span, true);
-            let alternative = "leave the column out; columns of the row itself work today";
-            self.refuse(at, &format!("{clause} OVER"), "history windows are not built yet", alternative);
+            self.accepted.windows.push(span);
+            let is_known = self.state.aggregate_functions().contains_key(&name)
+                || self.state.window_functions().contains_key(&name);
+            if !is_known {
+                let all = self.state.aggregate_functions().keys().chain(self.state.window_functions().keys());
+                let all: BTreeSet<String> = all.cloned().collect();
+                let all: Vec<String> = all.into_iter().collect();
+                let help = choices("functions over windows", &name, &all);
+                self.refuse(span, &format!("{clause} OVER"), "there is no such function over a window", &help);
+            }
         } else if self.functions.once.contains(&name) {
             self.accepted.calls.push((name, num_arguments(function), span));
         } else if self.functions.scalar.iter().any(|own| own.name() == name) || name == "unnest" {
@@ -316,9 +318,11 @@ impl Walk<'_> {
             self.known_function(&clause, known.signature().volatility, span);
         } else if self.state.higher_order_functions().contains_key(&name) {
         } else if self.state.aggregate_functions().contains_key(&name) {
-            self.refuse(span, &clause, "an aggregate over a stream is complete only when the stream ends", PER_ROW);
+            let alternative = "in a view, give it a window: OVER (PARTITION BY key ORDER BY event_time RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW)";
+            self.refuse(span, &clause, "an aggregate over a stream is complete only when the stream ends", alternative);
         } else if self.state.window_functions().contains_key(&name) {
-            self.refuse(span, &clause, "history windows are not built yet", PER_ROW);
+            let alternative = "in a view, write OVER (PARTITION BY key ORDER BY event_time) behind it";
+            self.refuse(span, &clause, "it needs a window", alternative);
         } else {
             let own = self.functions.scalar.iter().map(|own| own.name().to_owned());
             let all: BTreeSet<String> = self.state.scalar_functions().keys().cloned().chain(own).collect();

@@ -105,6 +105,10 @@ impl<'a> Analysis<'a> {
             let reason = "a check decides what is accepted, before any score";
             return Err(vec![Refusal::new(format!("`{name}()`"), reason, "use columns of the record").at(*span)]);
         }
+        if let Some(span) = accepted.windows.first() {
+            let reason = "a check decides what is accepted, before there is any history";
+            return Err(vec![Refusal::new("OVER", reason, "compute the window in a view, and filter there").at(*span)]);
+        }
         self.analyse(query, accepted)?.ok_or_else(Vec::new)
     }
 

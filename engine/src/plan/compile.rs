@@ -4,39 +4,56 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{DFSchema, Result as DFResult};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use sha2::{Digest, Sha256};
+use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::analyse::Analysis;
+use super::builder::build;
 use super::checks::{Check, SourceChecks};
-use super::explain::explain;
-use super::graph::Stage;
-use super::hidden::{Origin, foreign_node, multiplies, tables_read, thread_hidden};
+use super::hidden::{HISTORY_INCOMPLETE, LATE_BY, foreign_node, has_windows, multiplies, tables_read};
+use super::lineage::Lineage;
 use super::once::evaluate_once;
-use super::problem::{PlanProblem, Refusal, choices, plainly};
-use super::segment::{Segment, Target};
+use super::problem::{PlanProblem, Refusal, choices, in_order_of_text};
 use super::session::session;
 use super::short_circuit::{decide_by_row, is_infallible};
-use super::table::{visible_schema, with_hidden};
+use super::table::visible_schema;
+use super::windows::{WindowNode, place_of_call};
 use super::{Functions, Plan, is_hidden};
 use crate::error::{Error, Result};
+use crate::operator::over_window::OverWindow;
 use crate::pipeline::settings::{KafkaSink, Pipeline, Place, Sink, SinkConnector, Source, SqlText};
 
 /// A view or a sink's select.
-struct Query<'a> {
-    name: &'a str,
+pub(super) struct Query<'a> {
+    pub(super) name: &'a str,
     /// `view features`, `sink alerts`.
-    part: String,
-    text: &'a SqlText,
-    plan: LogicalPlan,
+    pub(super) part: String,
+    pub(super) text: &'a SqlText,
+    pub(super) plan: LogicalPlan,
     /// Sources and views, once per place where they are read.
-    tables: Vec<String>,
+    pub(super) tables: Vec<String>,
+    pub(super) has_windows: bool,
+}
+
+impl Query<'_> {
+    /// What other queries see: its columns, and those that windows add.
+    fn visible_schema(&self) -> SchemaRef {
+        let mut fields: Vec<Arc<Field>> = self.plan.schema().fields().iter().cloned().collect();
+        let mut add = |name: &str, data_type| {
+            if self.has_windows && !fields.iter().any(|field| field.name() == name) {
+                fields.push(Arc::new(Field::new(name, data_type, true)));
+            }
+        };
+        add(LATE_BY, DataType::Int64);
+        add(HISTORY_INCOMPLETE, DataType::Boolean);
+        Arc::new(Schema::new(fields))
+    }
 }
 
 pub(super) fn compile(pipeline: &Pipeline, functions: &Functions) -> Result<Plan, Vec<PlanProblem>> {
@@ -54,7 +71,13 @@ pub(super) fn compile(pipeline: &Pipeline, functions: &Functions) -> Result<Plan
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
         let part = format!("sink {}", sink.name);
-        let query = query(&analysis, &sink.name, &part, &sink.select, functions, &mut problems);
+        let mut query = query(&analysis, &sink.name, &part, &sink.select, functions, &mut problems);
+        if query.take_if(|query| query.has_windows).is_some() {
+            let span = first_over(&sink.select.sql);
+            let reason = "state belongs to views, so that an edited sink changes none";
+            let refusal = Refusal::new("OVER", reason, "move the window into a view, and select from that").at(span);
+            problems.push(refusal.into_problem(&sink.select, &part));
+        }
         problems.extend(
             query.as_ref().and_then(|query| missing_key(sink, query)).map(|key| key.into_problem(&sink.select, &part)),
         );
@@ -118,7 +141,7 @@ fn check(source: &Source, text: &SqlText, analysis: &Analysis<'_>) -> Result<Che
     if projection.schema.fields().len() != 1 || *projection.schema.field(0).data_type() != DataType::Boolean {
         return Err(refuse(format!("its type is {}, not Boolean", projection.schema.field(0).data_type())));
     }
-    if foreign_node(&plan).is_some() || multiplies(&plan) {
+    if foreign_node(&plan).is_some() || multiplies(&plan) || has_windows(&plan) {
         return Err(refuse("it is more than a condition on one row".to_owned()));
     }
     let schema = projection.input.schema();
@@ -141,14 +164,19 @@ fn views<'a>(
     analysis: &mut Analysis<'_>,
     problems: &mut Vec<PlanProblem>,
 ) -> Result<Vec<Query<'a>>> {
-    let mut views = Vec::new();
+    let mut views: Vec<Query<'a>> = Vec::new();
     for view in &pipeline.views {
         let part = format!("view {}", view.name);
         let functions = analysis.functions();
-        match query(analysis, &view.name, &part, &view.query, functions, problems) {
+        let analysed = query(analysis, &view.name, &part, &view.query, functions, problems).and_then(|query| {
+            let refusals = window_refusals(&query, &lineage(pipeline, &views, functions));
+            let is_refused = !refusals.is_empty();
+            problems.extend(refusals.into_iter().map(|refusal| refusal.into_problem(query.text, &part)));
+            (!is_refused).then_some(query)
+        });
+        match analysed {
             Some(query) => {
-                let schema = Arc::new(query.plan.schema().as_arrow().clone());
-                if !analysis.add_table(&view.name, schema)? {
+                if !analysis.add_table(&view.name, query.visible_schema())? {
                     return Err(Error::invalid(format!("{} is the name of two tables", view.name)));
                 }
                 views.push(query);
@@ -177,7 +205,10 @@ fn query<'a>(
                 return None;
             }
             match evaluate_once(plan, &functions.once) {
-                Ok(plan) => Some(Query { name, part: part.to_owned(), text, tables: tables_read(&plan), plan }),
+                Ok(plan) => {
+                    let (tables, has_windows) = (tables_read(&plan), has_windows(&plan));
+                    Some(Query { name, part: part.to_owned(), text, tables, plan, has_windows })
+                }
                 Err(error) => {
                     let refusal = Refusal::new("expression", error.strip_backtrace(), "");
                     problems.push(refusal.into_problem(text, part));
@@ -193,12 +224,45 @@ fn query<'a>(
     }
 }
 
+pub(super) fn lineage<'a>(pipeline: &'a Pipeline, views: &'a [Query<'_>], functions: &'a Functions) -> Lineage<'a> {
+    Lineage {
+        sources: &pipeline.sources,
+        views: views.iter().map(|view| (view.name, &view.plan)).collect(),
+        of_models: &functions.once,
+    }
+}
+
+/// Everything about a query's windows that cannot be done, each at its call.
+fn window_refusals(query: &Query<'_>, lineage: &Lineage<'_>) -> Vec<Refusal> {
+    let mut refusals: Vec<Refusal> = Vec::new();
+    let walk = query.plan.apply(|node| {
+        if let LogicalPlan::Window(window) = node {
+            let read = WindowNode::read(window).and_then(|node| {
+                lineage.source_of_window(&window.input, &node)?;
+                OverWindow::new(&node.spec).map(|_| ()).map_err(|error| Refusal::new("OVER", error.message(), ""))
+            });
+            refusals.extend(read.err());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walk.is_ok(), "looking at a plan cannot fail");
+    let placed = |refusal: Refusal| match place_of_call(&query.text.sql, &refusal.clause) {
+        Some(span) if refusal.span.is_none() => refusal.at(span),
+        _ => refusal,
+    };
+    in_order_of_text(refusals.into_iter().map(placed).collect())
+}
+
+fn first_over(sql: &str) -> Span {
+    place_of_call(sql, "OVER").unwrap_or_else(Span::empty)
+}
+
 /// The column that becomes the message key has to be among the sink's.
 fn missing_key(sink: &Sink, query: &Query<'_>) -> Option<Refusal> {
     let SinkConnector::Kafka(KafkaSink { key: Some(key), .. }) = &sink.connector else {
         return None;
     };
-    let columns: Vec<String> = query.plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let columns: Vec<String> = query.visible_schema().fields().iter().map(|field| field.name().clone()).collect();
     if columns.contains(key) {
         return None;
     }
@@ -207,7 +271,7 @@ fn missing_key(sink: &Sink, query: &Query<'_>) -> Option<Refusal> {
 }
 
 /// How often each view is read by what a sink needs.
-fn readers<'a>(views: &'a [Query<'a>], sinks: &'a [Query<'a>]) -> HashMap<&'a str, usize> {
+pub(super) fn readers<'a>(views: &'a [Query<'a>], sinks: &'a [Query<'a>]) -> HashMap<&'a str, usize> {
     let mut readers: HashMap<&str, usize> = HashMap::new();
     let mut read = |query: &'a Query<'a>| {
         for table in &query.tables {
@@ -246,7 +310,7 @@ fn can_fail(query: &Query<'_>, state: &SessionState, functions: &Functions) -> b
 
 /// Views that can fail, and those that are read by what can. Within its reader such a view would be computed for fewer rows and
 /// columns than in a stage of its own, or its condition after the reader's: which rows fail would depend on who else reads it.
-fn apart<'a>(
+pub(super) fn apart<'a>(
     views: &'a [Query<'a>],
     sinks: &'a [Query<'a>],
     readers: &HashMap<&str, usize>,
@@ -263,120 +327,9 @@ fn apart<'a>(
     apart
 }
 
-/// The graph while it is built.
-struct Builder<'a> {
-    state: &'a SessionState,
-    views: &'a [Query<'a>],
-    /// Slot and columns of sources and of views that are cuts.
-    slots: HashMap<&'a str, (usize, SchemaRef)>,
-    stages: Vec<Stage>,
-}
-
-impl<'a> Builder<'a> {
-    /// Plans a query as a stage of its own. What stops it here the analysis did not see: a function's constant arguments,
-    /// or something that DataFusion can analyse and not run.
-    fn segment(&mut self, query: &Query<'_>, target: Target) -> Result<SchemaRef, Vec<PlanProblem>> {
-        self.planned(query, target).map_err(|error| {
-            let refusal = Refusal::new("plan", plainly(&error.find_root().strip_backtrace()), "");
-            vec![refusal.into_problem(query.text, &query.part)]
-        })
-    }
-
-    fn planned(&mut self, query: &Query<'_>, target: Target) -> DFResult<SchemaRef> {
-        let origin = |table: &str| {
-            if let Some((slot, schema)) = self.slots.get(table) {
-                return Some(Origin::Slot { slot: *slot, schema: Arc::clone(schema) });
-            }
-            self.views.iter().find(|view| view.name == table).map(|view| Origin::Inline(&view.plan))
-        };
-        let plan = thread_hidden(&query.plan, &origin)?;
-        let (part, inlined) = (query.part.as_str().into(), self.inlined(query));
-        let segment = Segment::new(part, inlined, &plan, target, multiplies(&plan), self.state)?;
-        let schema = segment.schema();
-        self.stages.push(Stage::Segment(segment));
-        Ok(schema)
-    }
-
-    fn inlined(&self, query: &Query<'_>) -> Vec<String> {
-        let mut inlined = Vec::new();
-        for table in &query.tables {
-            if let Some(view) = self.views.iter().find(|view| view.name == table && !self.slots.contains_key(view.name))
-            {
-                inlined.extend(self.inlined(view));
-                inlined.push(view.name.to_owned());
-            }
-        }
-        inlined
-    }
-}
-
-fn build(
-    pipeline: &Pipeline,
-    state: &SessionState,
-    functions: &Functions,
-    checks: Vec<SourceChecks>,
-    views: &[Query<'_>],
-    sinks: &[Query<'_>],
-) -> Result<Plan, Vec<PlanProblem>> {
-    let sources: Vec<SchemaRef> = pipeline.sources.iter().map(|source| with_hidden(&visible_schema(source))).collect();
-    let slots = pipeline.sources.iter().zip(&sources).enumerate();
-    let slots = slots.map(|(slot, (source, schema))| (source.name.as_str(), (slot, Arc::clone(schema)))).collect();
-    let mut builder = Builder { state, views, slots, stages: Vec::new() };
-    let readers = readers(views, sinks);
-    let apart = apart(views, sinks, &readers, state, functions);
-    let mut num_slots = sources.len();
-    for view in views {
-        // Rows of one record are numbered where they arise, so that the numbers are the same for every reader.
-        let num_readers = readers.get(view.name).copied().unwrap_or(0);
-        if num_readers >= 2 || (num_readers == 1 && (multiplies(&view.plan) || apart.contains(view.name))) {
-            let schema = builder.segment(view, Target::Slot(num_slots))?;
-            builder.slots.insert(view.name, (num_slots, schema));
-            num_slots += 1;
-        }
-    }
-    let mut schemas = Vec::new();
-    for (index, sink) in sinks.iter().enumerate() {
-        schemas.push(builder.segment(sink, Target::Sink(index))?);
-    }
-    let stages = builder.stages;
-    Ok(Plan {
-        explanation: explain(pipeline, &sources, &stages),
-        fingerprint: fingerprint(pipeline, views),
-        sources: sources.into(),
-        checks,
-        sinks: schemas,
-        stages: stages.into(),
-        num_slots,
-        context: state.task_ctx(),
-    })
-}
-
-/// Raised when the same SQL would get another meaning.
-const MEANING: &str = "1";
-
-fn fingerprint(pipeline: &Pipeline, views: &[Query<'_>]) -> String {
-    let mut hash = Sha256::new();
-    let mut add = |text: &str| {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text.as_bytes());
-    };
-    add(MEANING);
-    for source in &pipeline.sources {
-        add(&source.name);
-        add(&columns(&visible_schema(source)));
-        source.checks.iter().for_each(|check| add(&check.sql));
-        add(&format!("{:?} {:?} {:?}", source.event_time, source.partitioned_by, source.max_future_skew));
-    }
-    for view in views {
-        add(view.name);
-        add(&view.plan.display_indent_schema().to_string());
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// `name type, name type not null, ...`
 pub(super) fn columns(schema: &Schema) -> String {
-    let column = |field: &Arc<arrow::datatypes::Field>| {
+    let column = |field: &Arc<Field>| {
         format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" })
     };
     schema.fields().iter().filter(|field| !is_hidden(field.name())).map(column).collect::<Vec<_>>().join(", ")

@@ -42,8 +42,12 @@ pub(super) fn explain(pipeline: &Pipeline, sources: &[SchemaRef], stages: &[Stag
                 for row in displayable(segment.plan.as_ref()).indent(false).to_string().lines() {
                     line(&mut text, 1, &without_positions(row));
                 }
-                if let Target::Slot(_) = segment.target {
-                    line(&mut text, 1, "computed once for all its readers");
+                match (&segment.target, stages.get(number + 1)) {
+                    (Target::Slot(slot), Some(Stage::Window(window))) if window.input == *slot => {
+                        line(&mut text, 1, &format!("feeds operator {}", window.info.name));
+                    }
+                    (Target::Slot(_), _) => line(&mut text, 1, "computed once for all its readers"),
+                    (Target::Sink(_), _) => {}
                 }
             }
             Stage::Window(stage) => window(&mut text, number + 1, stage),

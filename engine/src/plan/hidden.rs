@@ -1,6 +1,6 @@
-//! From analysed queries to plans over slots: views that nobody else reads are put in their reader's place, and the hidden
-//! columns are threaded from every slot to the top, where the optimiser cannot prune them. Also the list of what may
-//! stand in a plan: the second wall behind `accept`.
+//! From analysed queries to plans over slots: views that nobody else reads are put in their reader's place, windows become
+//! slots of their own, and the hidden columns are threaded from every slot to the top, where the optimiser cannot prune them.
+//! Also the list of what may stand in a plan: the second wall behind `accept`.
 
 use std::sync::Arc;
 
@@ -9,10 +9,19 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result, internal_err};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Projection, SubqueryAlias, TableScanBuilder, Union, Unnest};
+use datafusion::logical_expr::{
+    Expr, Filter, LogicalPlan, Projection, SubqueryAlias, TableScanBuilder, Union, Unnest, Window, lit, when,
+};
 
 use super::table::SlotTable;
-use crate::types::HIDDEN_COLUMNS;
+use super::window_stage::INCOMPLETE;
+use crate::types::{HIDDEN_COLUMNS, HIDDEN_W};
+
+/// Columns that a view with windows has beside its own: by how much its row was late, microseconds, and whether its windows
+/// could not see all of their frames.
+pub(super) const LATE_BY: &str = "_late_by";
+/// See [`LATE_BY`].
+pub(super) const HISTORY_INCOMPLETE: &str = "_history_incomplete";
 
 /// Where the rows of a table come from.
 #[derive(Debug)]
@@ -23,22 +32,24 @@ pub(super) enum Origin<'a> {
     Inline(&'a LogicalPlan),
 }
 
-/// Rewrites `plan` so that it reads slots and ends with the hidden columns.
+/// What stands in a window's place: given the node and its threaded input, the plan that reads the answers.
+pub(super) type Cut<'c> = dyn FnMut(&Window, LogicalPlan) -> Result<LogicalPlan> + 'c;
+
+/// Rewrites `plan` so that it reads slots and ends with the hidden columns; above a window, [`INCOMPLETE`] stands before
+/// them.
 pub(super) fn thread_hidden<'a>(
     plan: &LogicalPlan,
     origin: &dyn Fn(&str) -> Option<Origin<'a>>,
+    cut: &mut Cut<'_>,
 ) -> Result<LogicalPlan> {
-    let child = |plan: &Arc<LogicalPlan>| thread_hidden(plan, origin).map(Arc::new);
+    let mut child = |plan: &Arc<LogicalPlan>| thread_hidden(plan, origin, &mut *cut).map(Arc::new);
     match plan {
         LogicalPlan::TableScan(scan) => match origin(scan.table_name.table()) {
             Some(Origin::Slot { slot, schema }) => {
-                let name = Arc::from(scan.table_name.table());
-                let table: Arc<dyn TableProvider> = Arc::new(SlotTable { name, schema, slot: Some(slot) });
-                let scan = TableScanBuilder::new(scan.table_name.clone(), provider_as_source(table)).build()?;
-                Ok(LogicalPlan::TableScan(scan))
+                Ok(scan_of(scan.table_name.clone(), scan.table_name.table(), slot, schema)?)
             }
             Some(Origin::Inline(view)) => {
-                let view = Arc::new(thread_hidden(view, origin)?);
+                let view = Arc::new(thread_hidden(view, origin, cut)?);
                 Ok(LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(view, scan.table_name.clone())?))
             }
             None => internal_err!("no rows for the table {}", scan.table_name),
@@ -57,24 +68,103 @@ pub(super) fn thread_hidden<'a>(
         }
         LogicalPlan::Union(union) => {
             let inputs = union.inputs.iter().map(child).collect::<Result<Vec<_>>>()?;
-            Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?))
+            Ok(LogicalPlan::Union(Union::try_new_with_loose_types(with_equal_flags(inputs)?)?))
         }
         LogicalPlan::Unnest(unnest) => {
             let columns = unnest.exec_columns.clone();
             Ok(LogicalPlan::Unnest(Unnest::try_new(child(&unnest.input)?, columns, unnest.options.clone())?))
         }
+        LogicalPlan::Window(window) => {
+            let input = thread_hidden(&window.input, origin, cut)?;
+            cut(window, input)
+        }
         other => internal_err!("{} cannot carry positions", other.display()),
     }
 }
 
-fn hidden_columns(plan: &LogicalPlan) -> Result<Vec<Expr>> {
+/// A scan of a slot with all its columns, under a name.
+pub(super) fn scan_of(
+    table: impl Into<datafusion::common::TableReference>,
+    name: &str,
+    slot: usize,
+    schema: SchemaRef,
+) -> Result<LogicalPlan> {
+    let provider: Arc<dyn TableProvider> = Arc::new(SlotTable { name: Arc::from(name), schema, slot: Some(slot) });
+    let scan = TableScanBuilder::new(table, provider_as_source(provider)).build()?;
+    Ok(LogicalPlan::TableScan(scan))
+}
+
+/// Branches of a UNION have the same columns: without a window below, nothing is missing.
+fn with_equal_flags(inputs: Vec<Arc<LogicalPlan>>) -> Result<Vec<Arc<LogicalPlan>>> {
+    if !inputs.iter().any(|input| has_flag(input)) {
+        return Ok(inputs);
+    }
+    let flagged = |input: Arc<LogicalPlan>| {
+        if has_flag(&input) {
+            return Ok(input);
+        }
+        let mut exprs: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+        exprs.insert(exprs.len() - HIDDEN_COLUMNS.len(), lit(false).alias(INCOMPLETE));
+        Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, input)?)))
+    };
+    inputs.into_iter().map(flagged).collect()
+}
+
+fn flag_of(plan: &LogicalPlan) -> Option<Column> {
+    let columns = plan.schema().columns();
+    let place = columns.len().checked_sub(HIDDEN_COLUMNS.len() + 1)?;
+    columns.into_iter().nth(place).filter(|column| column.name == INCOMPLETE)
+}
+
+/// Whether a threaded plan's rows came through a window.
+pub(super) fn has_flag(plan: &LogicalPlan) -> bool {
+    flag_of(plan).is_some()
+}
+
+/// The columns behind the visible ones of a threaded plan.
+pub(super) fn hidden_columns(plan: &LogicalPlan) -> Result<Vec<Expr>> {
     let schema = plan.schema();
     let first = schema.fields().len().saturating_sub(HIDDEN_COLUMNS.len());
     let hidden: Vec<Column> = schema.columns().into_iter().skip(first).collect();
     if hidden.iter().map(|column| column.name.as_str()).ne(HIDDEN_COLUMNS) {
         return internal_err!("a plan lost the columns of its rows' positions");
     }
-    Ok(hidden.into_iter().map(Expr::Column).collect())
+    Ok(flag_of(plan).into_iter().chain(hidden).map(Expr::Column).collect())
+}
+
+/// The threaded plan of a query with windows, with [`LATE_BY`] and [`HISTORY_INCOMPLETE`] among its visible columns. Those of
+/// a view below that pass through it stay, the second joined with what its own windows say.
+pub(super) fn with_flags(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let Some(flag) = flag_of(&plan) else {
+        return internal_err!("the rows of a query with windows came through none");
+    };
+    let columns = plan.schema().columns();
+    let (visible, hidden) = columns.split_at(columns.len() - HIDDEN_COLUMNS.len());
+    let visible = &visible[..visible.len() - 1];
+    let incomplete = |column: &Column| Expr::Column(column.clone()).or(Expr::Column(flag.clone()));
+    let mut exprs: Vec<Expr> = visible
+        .iter()
+        .map(|column| match column.name.as_str() {
+            HISTORY_INCOMPLETE => incomplete(column).alias_qualified(column.relation.clone(), HISTORY_INCOMPLETE),
+            _ => Expr::Column(column.clone()),
+        })
+        .collect();
+    let has = |name: &str| visible.iter().any(|column| column.name == name);
+    if !has(LATE_BY) {
+        let (w, time) = (Expr::Column(hidden[HIDDEN_W].clone()), Expr::Column(hidden[HIDDEN_W - 1].clone()));
+        let is_late = w.clone().gt(time.clone());
+        exprs.push(when(is_late, w - time).otherwise(lit(0_i64))?.alias(LATE_BY));
+    }
+    if !has(HISTORY_INCOMPLETE) {
+        exprs.push(Expr::Column(flag).alias(HISTORY_INCOMPLETE));
+    }
+    exprs.extend(hidden.iter().cloned().map(Expr::Column));
+    Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(plan))?))
+}
+
+/// Whether a plan has windows.
+pub(super) fn has_windows(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Window(_)))).unwrap_or(true)
 }
 
 /// A node that a segment cannot run, by name.
@@ -86,8 +176,10 @@ pub(super) fn foreign_node(plan: &LogicalPlan) -> Option<String> {
         | LogicalPlan::TableScan(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Union(_)
+        | LogicalPlan::Window(_)
         | LogicalPlan::Unnest(_) => {
-            let foreign = node.expressions().into_iter().find_map(|expr| foreign_expr(&expr));
+            let is_window = matches!(node, LogicalPlan::Window(_));
+            let foreign = node.expressions().into_iter().find_map(|expr| foreign_expr(&expr, is_window));
             if foreign.is_some() {
                 found = foreign;
                 return Ok(TreeNodeRecursion::Stop);
@@ -103,22 +195,22 @@ pub(super) fn foreign_node(plan: &LogicalPlan) -> Option<String> {
     found
 }
 
-fn foreign_expr(expr: &Expr) -> Option<String> {
+fn foreign_expr(expr: &Expr, is_window: bool) -> Option<String> {
     let mut found = None;
     let walk = expr.apply(|expr| {
-        let foreign = matches!(
-            expr,
-            Expr::AggregateFunction(_)
-                | Expr::WindowFunction(_)
-                | Expr::GroupingSet(_)
-                | Expr::ScalarVariable(..)
-                | Expr::Exists(_)
-                | Expr::InSubquery(_)
-                | Expr::SetComparison(_)
-                | Expr::ScalarSubquery(_)
-                | Expr::OuterReferenceColumn(..)
-                | Expr::Placeholder(_)
-        );
+        let foreign = matches!(expr, Expr::WindowFunction(_) if !is_window)
+            || matches!(
+                expr,
+                Expr::AggregateFunction(_)
+                    | Expr::GroupingSet(_)
+                    | Expr::ScalarVariable(..)
+                    | Expr::Exists(_)
+                    | Expr::InSubquery(_)
+                    | Expr::SetComparison(_)
+                    | Expr::ScalarSubquery(_)
+                    | Expr::OuterReferenceColumn(..)
+                    | Expr::Placeholder(_)
+            );
         if foreign {
             found = Some(expr.to_string());
             return Ok(TreeNodeRecursion::Stop);

@@ -6,12 +6,14 @@
 
 mod accept;
 mod analyse;
+mod builder;
 mod checks;
 mod compile;
 mod explain;
 mod failure;
 mod graph;
 mod hidden;
+mod lineage;
 mod mentions;
 mod once;
 mod problem;
@@ -19,9 +21,10 @@ mod segment;
 mod session;
 mod short_circuit;
 mod table;
-mod window_stage;
 #[cfg(test)]
 mod tests;
+mod window_stage;
+mod windows;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 mod exact_aggregates;
 mod golden;
 mod parity;
+mod windows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ fn source(name: &str) -> Source {
         event_time: Some("time".to_owned()),
         partitioned_by: vec!["id".to_owned()],
         max_future_skew: Duration::from_secs(3600),
+        max_lateness: Duration::from_secs(7200),
+        max_lookback: Duration::from_secs(90 * 86_400),
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 1000,

@@ -78,8 +78,9 @@ impl WindowStage {
         let hidden = &columns[columns.len() - num_hidden..];
         let columns =
             passed.iter().cloned().chain(answers.columns).chain([incomplete]).chain(hidden.iter().cloned()).collect();
-        RecordBatch::try_new(Arc::clone(&self.schema), columns)
-            .map_err(|error| Error::internal(format!("{}: a window's answers do not fit", self.part)).with_source(error))
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| {
+            Error::internal(format!("{}: a window's answers do not fit", self.part)).with_source(error)
+        })
     }
 }
 

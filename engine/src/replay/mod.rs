@@ -1,12 +1,15 @@
 //! Replay: the plan of a run over stored rows, from their beginning to their end. Models, checks, rejections and columns are those
-//! of the run; positions, sinks and checkpoints are not touched. What is read, and in which order, depends on the names of the
-//! files alone, so the same input gives the same rows.
+//! of the run; positions, sinks and checkpoints are not touched. Rows come in one of two orders: as a run served them, which takes
+//! an archive that says where its rows come from, or by event time, as if none had been late. The same input gives the same rows.
 
 mod cases;
 mod compare;
+mod difference;
 pub(crate) mod needed;
+mod order;
 pub(crate) mod output;
 mod preview;
+mod sort;
 mod turn;
 
 #[cfg(test)]
@@ -25,10 +28,13 @@ use crate::pipeline::settings::{FileFormat, Pipeline, Place, SqlText};
 use crate::plan::Plan;
 use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
-use crate::source::files::FilesInOrder;
+use crate::source::files::{FilesInOrder, StoredRows};
 use crate::types::HIDDEN_COLUMNS;
 pub use cases::{CaseOutcome, run_cases};
+pub use difference::{Difference, compare_files};
 use needed::Output;
+pub use order::Order;
+use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};
 use turn::Turns;
 pub use turn::{Counts, RejectedRecord};
@@ -61,8 +67,8 @@ pub struct Replay {
     io: Runtime,
     schemas: Vec<SchemaRef>,
     turns: Turns,
-    /// Source and its files, in the pipeline's order.
-    files: Vec<(usize, FilesInOrder)>,
+    /// In the pipeline's order.
+    readings: Vec<Reading>,
     /// Whether a rejected record is an error.
     is_strict: bool,
 }
@@ -72,21 +78,30 @@ pub struct Replay {
 pub struct Selected {
     /// The columns of the SELECT.
     pub schema: SchemaRef,
-    /// Its rows, in the order of the input.
+    /// Its rows, in the order of the replay.
     pub batches: Vec<RecordBatch>,
     /// What was read, and what was rejected.
     pub counts: Counts,
 }
 
 impl Replay {
-    /// Prepares a replay of all sinks of `pipeline`. Each source that they reach needs an input.
-    pub fn open(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Input]) -> Result<Replay> {
+    /// Prepares a replay of all sinks of `pipeline`. Each source that they reach needs an input. Without an `order` each
+    /// source has its own: as served where its input says where its rows come from; else by event time where the pipeline has
+    /// windows, and as the input has them where it has none.
+    pub fn open(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        inputs: &[Input],
+        order: Option<Order>,
+    ) -> Result<Replay> {
         check_names(pipeline, inputs)?;
         let pipeline = needed::needed(pipeline);
         let io = tasks::io_runtime()?;
         let (plan, _) = runtime::compile(&pipeline, env, io.handle())?;
+        let turns = Turns::new(&pipeline, &plan)?;
         let numbers = AssignmentNumbers::default();
-        let mut files = Vec::new();
+        let has_windows = needed::may_have_windows(&pipeline);
+        let mut readings = Vec::new();
         for (index, source) in pipeline.sources.iter().enumerate() {
             let Some(input) = inputs.iter().find(|input| input.source == source.name) else {
                 return Err(Error::invalid(format!(
@@ -95,10 +110,12 @@ impl Replay {
                 )));
             };
             let opened = open_files(input, env, &io, &numbers);
-            files.push((index, opened.map_err(|error| error.context(format!("input of source {}", source.name)))?));
+            let opened = opened.and_then(|rows| Reading::new(index, source, rows, order, has_windows, &numbers));
+            readings.push(opened.map_err(|error| error.context(format!("input of source {}", source.name)))?);
         }
-        let schemas = (0..pipeline.sinks.len()).map(|sink| visible_schema(&plan, sink)).collect();
-        Ok(Replay { io, schemas, turns: Turns::new(&pipeline, &plan)?, files, is_strict: false })
+        let schema = |sink| turns.schema_with_positions(sink).cloned().unwrap_or_else(|| visible_schema(&plan, sink));
+        let schemas = (0..pipeline.sinks.len()).map(schema).collect();
+        Ok(Replay { io, schemas, turns, readings, is_strict: false })
     }
 
     /// Makes a rejected record an error.
@@ -114,39 +131,43 @@ impl Replay {
         self.schemas[sink].clone()
     }
 
-    /// Reads everything: source by source in the pipeline's order, file by file in the order of names, row by row. Rows go
-    /// to `on_rows` with the index of their sink.
+    /// In which order the rows of each source are read.
+    pub fn orders(&self) -> impl Iterator<Item = Order> {
+        self.readings.iter().map(Reading::order)
+    }
+
+    /// Reads everything: source by source in the pipeline's order, each in its order. Rows go to `on_rows` with the index of
+    /// their sink.
     pub fn run(
         mut self,
         mut on_rows: impl FnMut(usize, RecordBatch) -> Result<()>,
         mut on_progress: impl FnMut(Progress),
     ) -> Result<Counts> {
-        let waiting =
-            |files: &[(usize, FilesInOrder)]| files.iter().map(|(_, files)| files.bytes_waiting()).sum::<u64>();
-        let bytes_total = waiting(&self.files);
-        for position in 0..self.files.len() {
-            loop {
-                let (source, files) = &mut self.files[position];
-                let Some(block) = self.io.block_on(files.next())? else { break };
-                let turn = self.turns.take(*source, block, files.units())?;
-                if let Some(rejected) = turn.rejected.first().filter(|_| self.is_strict) {
-                    return Err(Error::data(format!(
-                        "rejected: {rejected}; mend the rows, or replay without --strict"
-                    )));
+        let bytes_total = self.readings.iter().map(Reading::bytes_waiting).sum();
+        let mut bytes_later: u64 = bytes_total;
+        for reading in std::mem::take(&mut self.readings) {
+            bytes_later = bytes_later.saturating_sub(reading.bytes_waiting());
+            let on_turn = |event: order::Event<'_>| match event {
+                order::Event::Rejected(rejected) if self.is_strict => {
+                    Err(Error::data(format!("rejected: {rejected}; mend the rows, or replay without --strict")))
                 }
-                for (sink, batches) in turn.outputs.into_iter().enumerate() {
-                    batches.into_iter().try_for_each(|batch| on_rows(sink, batch))?;
+                order::Event::Rejected(_) => Ok(()),
+                order::Event::Rows(sink, batch) => on_rows(sink, batch),
+                order::Event::Read { read, bytes_waiting } => {
+                    let bytes_begun = bytes_total.saturating_sub(bytes_waiting + bytes_later);
+                    on_progress(Progress { read, bytes_begun, bytes_total });
+                    Ok(())
                 }
-                let bytes_begun = bytes_total.saturating_sub(waiting(&self.files));
-                on_progress(Progress { read: self.turns.counts().read, bytes_begun, bytes_total });
-            }
+            };
+            reading.run(&self.io, &mut self.turns, on_turn)?;
         }
         Ok(self.turns.counts().clone())
     }
 }
 
 /// All rows of one SELECT over the sources and views of `pipeline`, in memory. Views, models and sources that it does not
-/// need are left alone, so features can be selected before there is a model.
+/// need are left alone, so features can be selected before there is a model. Rows come as served where the input says where they
+/// come from, late ones late, because that is how a model will see them.
 pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Input], sql: &str) -> Result<Selected> {
     check_names(pipeline, inputs)?;
     let place = Place { file: PathBuf::from("select"), line: 1, column: 1 };
@@ -157,7 +178,7 @@ pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Inp
         .filter(|input| pipeline.sources.iter().any(|source| source.name == input.source))
         .cloned()
         .collect();
-    let replay = Replay::open(&pipeline, env, &inputs)?;
+    let replay = Replay::open(&pipeline, env, &inputs, None)?;
     let schema = replay.sink_schema(0);
     let mut batches = Vec::new();
     let counts = replay.run(
@@ -203,12 +224,12 @@ fn open_files(
     env: &BTreeMap<String, String>,
     io: &Runtime,
     numbers: &AssignmentNumbers,
-) -> Result<FilesInOrder> {
+) -> Result<StoredRows> {
     let lookup = |name: &str| env.get(name).cloned();
     let (store, path) = open_store(&input.uri, &lookup)?;
     let open = |format| io.block_on(FilesInOrder::open(&input.source, store.clone(), &path, format, numbers));
     if let Some(format) = input.format.or_else(|| format_of_name(&input.uri)) {
-        return open(format);
+        return io.block_on(StoredRows::of(open(format)?, numbers));
     }
     let found = |opened: Result<FilesInOrder>| match opened {
         Ok(files) => Ok(Some(files)),
@@ -216,7 +237,7 @@ fn open_files(
         Err(error) => Err(error),
     };
     match (found(open(FileFormat::Parquet))?, found(open(FileFormat::JsonLines))?) {
-        (Some(files), None) | (None, Some(files)) => Ok(files),
+        (Some(files), None) | (None, Some(files)) => io.block_on(StoredRows::of(files, numbers)),
         (Some(_), Some(_)) => Err(Error::invalid(format!(
             "{} can be read as Parquet and as JSON lines; say which: --input-format parquet or jsonl",
             input.uri

@@ -30,6 +30,15 @@ pub(crate) fn needed(pipeline: &Pipeline) -> Pipeline {
     cut(pipeline.clone(), &BTreeSet::new())
 }
 
+/// Whether a pipeline may have windows, for which the order of rows matters: whether a word of its SQL is OVER. Says yes when in
+/// doubt, so a comment is enough.
+pub(crate) fn may_have_windows(pipeline: &Pipeline) -> bool {
+    let texts =
+        pipeline.views.iter().map(|view| &view.query.sql).chain(pipeline.sinks.iter().map(|sink| &sink.select.sql));
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    texts.flat_map(|sql| sql.split(|c| !is_word(c))).any(|word| word.eq_ignore_ascii_case("over"))
+}
+
 fn cut(mut pipeline: Pipeline, kept: &BTreeSet<String>) -> Pipeline {
     let mut tables = kept.clone();
     let mut models = BTreeSet::new();

@@ -15,7 +15,7 @@ use super::output::OutputFile;
 use super::*;
 use crate::decode::Reason;
 use crate::pipeline::CaseFile;
-use crate::pipeline::settings::{KafkaConnection, SourceConnector};
+use crate::pipeline::settings::{self, KafkaConnection, SourceConnector};
 use crate::sink::kafka::KafkaWriter;
 use crate::source::generator::{GeneratorSettings, Simulator};
 use crate::source::kafka::embedded::EmbeddedKafka;
@@ -91,7 +91,7 @@ fn features_are_bit_equal_from_json_lines_and_from_parquet_and_need_no_model() {
     let from_lines = select(&pipeline, &none, &input("transactions", &lines), sql).unwrap();
     let from_parquet = select(&pipeline, &none, &input("transactions", &parquet), sql).unwrap();
     assert_eq!(whole(&from_lines), whole(&from_parquet));
-    assert_eq!(from_lines.schema.fields().len(), 23);
+    assert_eq!(from_lines.schema.fields().len(), 46);
     assert_eq!((from_lines.counts.read, from_lines.counts.num_rejected()), (records.len() as u64, 0));
     assert_eq!(from_lines.counts, from_parquet.counts);
 }
@@ -165,7 +165,7 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
     let written = parquet_files(&temp.path().join("out"));
     let rows: Vec<RecordBatch> = written.iter().flat_map(|path| read_parquet(path)).collect();
 
-    let replay = Replay::open(&pipeline, &none, &input("transactions", &temp.path().join("in"))).unwrap();
+    let replay = Replay::open(&pipeline, &none, &input("transactions", &temp.path().join("in")), None).unwrap();
     let schema = replay.sink_schema(0);
     let mut replayed = Vec::new();
     let mut seen = 0;
@@ -208,6 +208,90 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
     );
 }
 
+#[test]
+fn an_archive_with_positions_reproduces_the_output_of_its_run_bit_for_bit() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut records = transactions(8);
+    records.insert(3, b"not json".to_vec());
+    // Late ones.
+    let late = records.split_off(records.len() - 200);
+    records.splice(500..500, late);
+    fs::create_dir(temp.path().join("in")).unwrap();
+    write_lines(&temp.path().join("in/events.jsonl"), records.iter().map(Vec::as_slice));
+    let path = files_pipeline(temp.path());
+    let archived = "    path: out\n    positions: true\n";
+    let archive = "  archive: { connector: parquet, path: archive, max_rows: 300, positions: true, select: SELECT * FROM transactions }\ndead_letter:";
+    let text = fs::read_to_string(&path).unwrap().replace("    path: out\n", archived).replace("dead_letter:", archive);
+    fs::write(&path, text).unwrap();
+    let none = BTreeMap::new();
+    let pipeline = load(&path, &none);
+    let summary = runtime::start(&pipeline, &none).unwrap().join().unwrap();
+    assert!(parquet_files(&temp.path().join("archive")).len() > 3);
+
+    let archive = temp.path().join("archive");
+    let replay = |order| Replay::open(&pipeline, &none, &input("transactions", &archive), order).unwrap();
+    assert_eq!(replay(None).orders().collect::<Vec<_>>(), [Order::AsServed]);
+    for order in [None, Some(Order::EventTime)] {
+        let replay = replay(order);
+        let folder = temp.path().join("replayed");
+        let mut file = OutputFile::create(&folder, "out", FileFormat::Parquet, replay.sink_schema(0)).unwrap();
+        let counts = replay.run(|sink, batch| if sink == 0 { file.write(&batch) } else { Ok(()) }, |_| {}).unwrap();
+        let replayed = file.finish().unwrap();
+        let (live, replayed) = (temp.path().join("out"), replayed.to_str().unwrap().to_owned());
+        let difference = compare_files(&replayed, live.to_str().unwrap(), &[], &none).unwrap();
+        assert!(difference.is_none(), "{difference}");
+        assert_eq!(difference.by, ["_topic", "_partition", "_offset", "_ordinal"]);
+        assert!(difference.matched > 1_000, "{difference}");
+        // An archive holds what decode accepted; a row on which the SQL failed is in it, and fails again.
+        assert_eq!(counts.accepted, summary.counts().decoded);
+        assert!(counts.rejected.keys().all(|(_, reason)| *reason == Reason::SqlError), "{:?}", counts.rejected);
+        if order.is_none() {
+            let in_order = compare_files(&replayed, live.to_str().unwrap(), &["transaction_id".to_owned()], &none);
+            assert!(in_order.unwrap().is_none());
+        }
+    }
+}
+
+#[test]
+fn columns_that_positions_would_double_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = files_pipeline(temp.path());
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replace("    path: out\n", "    path: out\n    positions: true\n");
+    fs::write(&path, text.replace("part, p FROM", "part AS _Offset, p FROM")).unwrap();
+    let pipeline = load(&path, &BTreeMap::new());
+    let error = runtime::plan_unloaded(&pipeline).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(
+        error.message().contains("sink out: `positions: true` adds a column that the SELECT has already"),
+        "{error}"
+    );
+    assert!(error.message().contains("files.yaml:"), "{error}");
+    assert!(Replay::open(&pipeline, &BTreeMap::new(), &[], None).is_err());
+}
+
+#[test]
+fn only_a_pipeline_with_windows_is_sorted_unless_it_is_asked_for() {
+    let temp = tempfile::tempdir().unwrap();
+    let lines = temp.path().join("events.jsonl");
+    write_lines(&lines, transactions(1).iter().map(Vec::as_slice));
+    let pipeline = load(&files_pipeline(temp.path()), &BTreeMap::new());
+    let orders = |order| {
+        let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines), order).unwrap();
+        replay.orders().collect::<Vec<_>>()
+    };
+    assert_eq!(orders(None), [Order::Input]);
+    assert_eq!(orders(Some(Order::EventTime)), [Order::EventTime]);
+    let view = &pipeline.views[0];
+    let windowed = |sql: &str| {
+        let query = SqlText { sql: sql.to_owned(), place: view.query.place.clone() };
+        let views = vec![settings::View { query, ..view.clone() }];
+        needed::may_have_windows(&Pipeline { views, ..pipeline.clone() })
+    };
+    assert!(windowed("SELECT count(*) Over(PARTITION BY a) FROM t"));
+    assert!(!windowed("SELECT overdue, turn_over FROM t"));
+}
+
 /// Offset, value and reason of each dead letter in Parquet, in order; all of one file of JSON lines.
 fn dead_letters(folder: &Path) -> Vec<(i64, Vec<u8>, String)> {
     let mut letters = Vec::new();
@@ -229,7 +313,7 @@ fn a_strict_replay_stops_at_the_first_rejected_record() {
     let lines = temp.path().join("events.jsonl");
     write_lines(&lines, [b"[]".as_slice()]);
     let pipeline = load(&files_pipeline(temp.path()), &BTreeMap::new());
-    let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines)).unwrap().strict(true);
+    let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines), None).unwrap().strict(true);
     let error = replay.run(|_, _| Ok(()), |_| {}).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.message().contains("events.jsonl/0, offset 0: not_an_object"), "{error}");
@@ -300,7 +384,7 @@ fn a_preview_of_a_topic_shows_late_records_and_leaves_no_trace() {
     let seen = preview(&pipeline, &BTreeMap::new(), &preview_settings(3, &["features"])).unwrap();
     assert_eq!(seen.tables[0].0, "features");
     assert_eq!(seen.tables[0].1.num_rows(), 3);
-    assert_eq!(seen.tables[0].1.num_columns(), 23);
+    assert_eq!(seen.tables[0].1.num_columns(), 46);
     assert!(seen.counts.read <= 300, "{} were read, which is more than the end", seen.counts.read);
 
     let all = preview(&pipeline, &BTreeMap::new(), &preview_settings(100, &["transactions"])).unwrap();

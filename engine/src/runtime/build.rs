@@ -27,7 +27,7 @@ use crate::plan::{self, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
-use crate::sink::parquet::{ParquetParts, ParquetSink};
+use crate::sink::parquet::{ParquetParts, ParquetSink, positions};
 use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
 use crate::source::kafka::{KafkaSource, Membership, Opening};
@@ -90,6 +90,7 @@ pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle)
     let lookup = |name: &str| env.get(name).cloned();
     let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
     let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+    positions::check(pipeline, &plan)?;
     Ok((plan, models))
 }
 

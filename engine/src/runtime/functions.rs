@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::model::{self, Unread};
 use crate::pipeline::settings::Pipeline;
 use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
+use crate::sink::parquet::positions;
 
 /// Functions that are evaluated once per row, however often their value is used.
 fn once() -> Vec<String> {
@@ -216,7 +217,9 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
     let models = Arc::new(models);
     let names: Vec<String> = unread.iter().map(|unread| unread.model.clone()).collect();
     let check_call: Arc<dyn CallCheck> = Arc::new(LocalCalls { models: Arc::clone(&models), unread: names.clone() });
-    Ok(UnloadedPlan { plan: plan_unread(pipeline, &models, &names, &check_call)?, unread })
+    let plan = plan_unread(pipeline, &models, &names, &check_call)?;
+    positions::check(pipeline, &plan)?;
+    Ok(UnloadedPlan { plan, unread })
 }
 
 /// The plan of a pipeline as if no model could be read, with every call of `score` given to `check_call`: for training, which

@@ -16,7 +16,7 @@ mod short;
 mod snapshot;
 mod spec;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unit;
 
 use std::collections::BTreeMap;

@@ -31,7 +31,10 @@ impl Validator<'_> {
                     ..self.topic_output(&path, &kafka.topic, &kafka.connection, inherited)
                 })
             }
-            SinkConnectorFile::Parquet(parquet) => SinkConnector::Parquet(self.parquet(&path, parquet)),
+            SinkConnectorFile::Parquet(parquet) => SinkConnector::Parquet(ParquetSink {
+                has_positions: parquet.positions,
+                ..self.parquet(&path, &parquet.files)
+            }),
             SinkConnectorFile::Console(_) => SinkConnector::Console,
         };
         Sink { name: name.to_string(), select: self.sql(&["sinks", name, "select"], &sink.select), connector }
@@ -81,6 +84,7 @@ impl Validator<'_> {
                 Duration::from_millis(100),
                 Duration::from_secs(86_400),
             ),
+            has_positions: false,
         }
     }
 

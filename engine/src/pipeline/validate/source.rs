@@ -16,8 +16,8 @@ use super::super::text::{TextForm, check_topic};
 use super::{SqlText, Validator, is_blank, to_usize};
 use crate::types::{HIDDEN_PREFIX, Offset};
 
-/// Over-windows look this far below the newest event time; a guard against the future that is wider guards nothing.
-const FUTURE_SKEW_MAX: Duration = Duration::from_secs(2 * 3600);
+/// Longest reach of windows that the engine reckons with: ten years.
+const REACH_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
 /// Larger records are not moved by any client with its usual settings.
 const RECORD_BYTES_MAX: u64 = 1 << 30;
@@ -51,6 +51,8 @@ impl Validator<'_> {
             event_time: source.event_time.clone(),
             partitioned_by: source.partitioned_by.clone(),
             max_future_skew: source.max_future_skew.0,
+            max_lateness: source.max_lateness.0,
+            max_lookback: source.max_lookback.0,
             max_record_bytes: to_usize(source.max_record_bytes.0.0),
             max_rejection_rate: source.max_rejection_rate,
             rejection_window: to_usize(source.rejection_window),
@@ -166,10 +168,18 @@ impl Validator<'_> {
 
     fn limits(&mut self, name: &str, source: &SourceFile) {
         let skew = source.max_future_skew.0;
-        if skew >= FUTURE_SKEW_MAX {
-            let message = format!("expected a duration below {}, found `{}`", FUTURE_SKEW_MAX.print(), skew.print());
+        let lateness = source.max_lateness.0;
+        if skew >= lateness {
+            let message =
+                format!("expected a duration below `max_lateness`, {}, found `{}`", lateness.print(), skew.print());
             let help = "one record from further ahead would make everybody's history look late";
             self.refuse(&["sources", name, "max_future_skew"], message, help);
+        }
+        for (key, length) in [("max_lateness", lateness), ("max_lookback", source.max_lookback.0)] {
+            if length.is_zero() || length > REACH_MAX {
+                let message = format!("expected a duration up to {}, found `{}`", REACH_MAX.print(), length.print());
+                self.refuse(&["sources", name, key], message, "choose one in between");
+            }
         }
         let bytes = source.max_record_bytes.0;
         if !(1..=RECORD_BYTES_MAX).contains(&bytes.0) {

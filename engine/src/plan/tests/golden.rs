@@ -120,3 +120,18 @@ fn explain_shows_sources_stages_and_plans() {
     );
     compare("explain.expected", &compiled(&pipeline, &functions()).explain());
 }
+
+#[test]
+fn explain_shows_the_kernels_frames_and_sizes_of_windows() {
+    let features = "SELECT id, x, time, twice,
+            count(*) OVER (PARTITION BY id ORDER BY time RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW) AS n,
+            avg(x) OVER (PARTITION BY id ORDER BY time ROWS BETWEEN 6 PRECEDING AND CURRENT ROW) AS rolling,
+            sum(twice) OVER (PARTITION BY id, a ORDER BY time ROWS BETWEEN 6 PRECEDING AND CURRENT ROW) AS spent
+        FROM doubled WHERE a > 0";
+    let pipeline = pipeline(
+        vec![source("transactions")],
+        &[("doubled", "SELECT *, x * 2 AS twice FROM transactions"), ("features", features)],
+        &[("out", "SELECT * FROM features WHERE n > 3"), ("archive", "SELECT * FROM transactions")],
+    );
+    compare("explain_windows.expected", &compiled(&pipeline, &functions()).explain());
+}

@@ -2,9 +2,12 @@
 //! goes up to `_staging/`, where readers do not look (names that begin with `_`); it gets its final name, which says unit
 //! and range, from `checkpoint` after the manifest that names it. Serves archives and dead letters alike.
 //!
+//! With the option `positions` each row says where it comes from, so that a replay can read an archive as it was served.
+//!
 //! A file is never cut inside the rows of one record: the position after it would promise rows that are not in it.
 
 mod open_file;
+pub(crate) mod positions;
 mod upload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +17,7 @@ use std::time::Duration;
 
 use arrow::array::{Array as _, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
 use tokio::runtime::Handle;
 
 use crate::checkpoint::layout::{file_name_part, staging_folder};
@@ -65,8 +69,18 @@ pub struct ParquetSink {
     parts: ParquetParts,
     limits: Limits,
     retry: RetryPolicy,
+    columns: FileColumns,
     units: BTreeMap<Assignment, UnitFiles>,
     preparing: Option<Vec<Preparing>>,
+}
+
+/// What of a batch goes into the files.
+#[derive(Debug)]
+enum FileColumns {
+    /// The columns of the SELECT.
+    Visible,
+    /// And where each row comes from; the schema of the files, once it is known.
+    WithPositions(Option<SchemaRef>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +118,8 @@ impl ParquetSink {
             age: settings.max_age,
             memory_bytes: MEMORY_BYTES_MAX,
         };
-        ParquetSink { parts, limits, retry: RETRY, units: BTreeMap::new(), preparing: None }
+        let columns = if settings.has_positions { FileColumns::WithPositions(None) } else { FileColumns::Visible };
+        ParquetSink { parts, limits, retry: RETRY, columns, units: BTreeMap::new(), preparing: None }
     }
 
     /// With another limit for memory than the default of 64 MiB.
@@ -133,10 +148,27 @@ impl ParquetSink {
         self.units.values().flat_map(|files| &files.rolled).chain(preparing).map(Upload::pending_bytes).sum()
     }
 
-    /// The columns that go into the file.
-    fn file_columns(batch: &RecordBatch) -> Result<RecordBatch> {
+    fn visible(batch: &RecordBatch) -> Result<RecordBatch> {
         let columns: Vec<usize> = (0..num_visible(batch)).collect();
         batch.project(&columns).map_err(|error| Error::internal("a batch cannot be projected").with_source(error))
+    }
+
+    /// The columns that the files need of a batch.
+    fn needed_columns(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        match self.columns {
+            FileColumns::Visible => Self::visible(batch),
+            FileColumns::WithPositions(_) => Ok(batch.clone()),
+        }
+    }
+
+    /// The columns of a file, of rows of one unit with the needed columns.
+    fn file_columns(&mut self, rows: RecordBatch, unit: &StateUnit) -> Result<RecordBatch> {
+        let FileColumns::WithPositions(schema) = &mut self.columns else { return Ok(rows) };
+        let visible = Self::visible(&rows)?;
+        let schema = schema.get_or_insert_with(|| positions::schema_with_positions(visible.schema_ref()));
+        let hidden = Hidden::of(&rows)?;
+        let offsets = hidden.offset.values().iter().map(|offset| (unit, *offset));
+        positions::with_positions(&visible, schema.clone(), offsets, hidden.ordinal, hidden.broker_time)
     }
 
     fn append(
@@ -267,7 +299,7 @@ impl Sink for ParquetSink {
             return Ok(());
         }
         let hidden = Hidden::of(batch)?;
-        let columns = Self::file_columns(batch)?;
+        let columns = self.needed_columns(batch)?;
         let mut rows_by_unit: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (row, assignment) in (0..).zip(hidden.unit.values()) {
             rows_by_unit.entry(*assignment).or_default().push(row);
@@ -284,6 +316,7 @@ impl Sink for ParquetSink {
                     Error::internal("rows of a unit cannot be taken from a batch").with_source(error)
                 })?
             };
+            let of_unit = self.file_columns(of_unit, unit)?;
             self.append(assignment, unit, &of_unit, &marks)?;
         }
         self.make_room()

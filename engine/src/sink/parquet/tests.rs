@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, AsArray as _, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -35,6 +35,16 @@ fn offset(offset: i64) -> Offset {
 
 impl Bench {
     fn on(store: impl object_store::ObjectStore, max_rows: usize, max_bytes: usize, max_age: Duration) -> Bench {
+        Bench::with_positions(store, max_rows, max_bytes, max_age, false)
+    }
+
+    fn with_positions(
+        store: impl object_store::ObjectStore,
+        max_rows: usize,
+        max_bytes: usize,
+        max_age: Duration,
+        has_positions: bool,
+    ) -> Bench {
         let folder = Folder::new(Arc::new(store), Path::from("lake"), "memory://lake".into());
         let now = Arc::new(Mutex::new(Duration::from_secs(100)));
         let time = Arc::clone(&now);
@@ -44,7 +54,7 @@ impl Bench {
             runtime: Handle::current(),
             clock: Arc::new(move || *time.lock().unwrap()),
         };
-        let settings = ParquetSettings { path: "unused".into(), max_rows, max_bytes, max_age };
+        let settings = ParquetSettings { path: "unused".into(), max_rows, max_bytes, max_age, has_positions };
         let mut units = Units::default();
         units.insert(UNIT, unit(0));
         units.insert(OTHER, unit(1));
@@ -360,4 +370,31 @@ async fn rows_out_of_order_or_beyond_the_checkpoint_are_a_bug_and_say_so() {
     let mut bench = Bench::new(100);
     bench.write(&rows(UNIT, 5..6)).unwrap();
     assert_eq!(bench.prepare(&[(UNIT, 5)], &[UNIT]).await.unwrap_err().kind(), ErrorKind::Internal);
+}
+
+#[tokio::test]
+async fn with_positions_each_row_says_where_it_comes_from() {
+    let mut bench = Bench::with_positions(InMemory::new(), 100, usize::MAX, Duration::MAX, true);
+    let mixed = [(UNIT, 10), (OTHER, 3), (UNIT, 11), (OTHER, 4)];
+    bench.write(&mixed).unwrap();
+    bench.write(&[(OTHER, 7)]).unwrap();
+    let prepared = bench.prepare(&[(UNIT, 12), (OTHER, 8)], &[UNIT, OTHER]).await.unwrap();
+    let mut found = Vec::new();
+    for file in prepared.iter().flat_map(|prepared| &prepared.files) {
+        let bytes = bench.folder.read(&file.staged, u64::MAX).await.unwrap().unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            let names: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+            assert_eq!(names, ["id", "name", "_topic", "_partition", "_offset", "_ordinal", "_timestamp"]);
+            for row in 0..batch.num_rows() {
+                assert_eq!(batch["_topic"].as_string::<i32>().value(row), "card-events");
+                assert_eq!(batch["_ordinal"].as_primitive::<Int32Type>().value(row), 0);
+                assert!(batch["_timestamp"].is_null(row));
+                let offset = batch["_offset"].as_primitive::<Int64Type>().value(row);
+                assert_eq!(batch["id"].as_primitive::<Int64Type>().value(row), offset);
+                found.push((batch["_partition"].as_primitive::<Int32Type>().value(row), offset));
+            }
+        }
+    }
+    assert_eq!(found, [(0, 10), (0, 11), (1, 3), (1, 4), (1, 7)]);
 }

@@ -2,6 +2,7 @@
 //! path below the source's; partition 0), read in the order of names; an offset is a row or a line. What is listed at the
 //! start is read to its end, and then the source ends: files that come later belong to the next run. Decodes nothing.
 
+mod archive;
 mod lines;
 mod listing;
 mod parquet;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::settings::FileFormat;
 use crate::types::{Assignment, Offset};
 
+pub use archive::{ArchiveInOrder, ArchivedRows, StoredBlock, StoredRows};
 pub use listing::{StoredFile, list_files};
 pub use reader::{FileBlock, FileReader, FilesInOrder};
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt};
@@ -59,6 +60,10 @@ impl ParquetRows {
         let stream = builder.with_row_groups(groups).with_offset(rest).with_batch_size(BATCH_ROWS).build();
         let stream = stream.map_err(|error| parquet_error(error, &file))?;
         Ok(ParquetRows { file, assignment, stream, next_row: start.get(), num_rows })
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        self.stream.schema()
     }
 
     pub(super) fn num_rows(&self) -> i64 {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
@@ -80,9 +81,10 @@ impl FileReader {
 /// a [`crate::decode::Decoder`] with all checks, with [`FilesInOrder::units`].
 #[derive(Debug)]
 pub struct FilesInOrder {
-    store: Arc<dyn ObjectStore>,
-    format: FileFormat,
-    waiting: VecDeque<(Assignment, StoredFile)>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) source: Arc<str>,
+    pub(super) format: FileFormat,
+    pub(super) waiting: VecDeque<(Assignment, StoredFile)>,
     current: Option<FileReader>,
     units: Units,
 }
@@ -105,7 +107,7 @@ impl FilesInOrder {
             units.insert(assignment, unit_of(&source, &file));
             waiting.push_back((assignment, file));
         }
-        Ok(FilesInOrder { store, format, waiting, current: None, units })
+        Ok(FilesInOrder { store, source, format, waiting, current: None, units })
     }
 
     /// One unit for each file.
@@ -118,6 +120,17 @@ impl FilesInOrder {
     #[must_use]
     pub fn bytes_waiting(&self) -> u64 {
         self.waiting.iter().map(|(_, file)| file.bytes).sum()
+    }
+
+    /// The columns of the first file; none where the format does not say them in advance.
+    pub async fn first_schema(&self) -> Result<SchemaRef> {
+        match self.waiting.front() {
+            Some((assignment, file)) if self.format == FileFormat::Parquet => {
+                let opened = ParquetRows::open(self.store.clone(), file.clone(), *assignment, Offset::ZERO).await?;
+                Ok(opened.schema().clone())
+            }
+            _ => Ok(Arc::new(Schema::empty())),
+        }
     }
 
     /// The next part; `None` after the last file.

@@ -91,7 +91,8 @@ impl Reader {
     fn num_partitions(&mut self, topic: &Arc<str>) -> Result<i32, Halt> {
         let began = now();
         loop {
-            let metadata = self.patiently(|reader| reader.consumer.client().fetch_metadata(Some(topic), PATIENT_QUESTION))?;
+            let metadata =
+                self.patiently(|reader| reader.consumer.client().fetch_metadata(Some(topic), PATIENT_QUESTION))?;
             let found = metadata.topics().iter().find(|found| found.name() == &**topic);
             let code = found.and_then(|found| found.error()).map(Code::from).filter(|code| *code != Code::NoError);
             let number = found.map_or(0, |found| found.partitions().len());

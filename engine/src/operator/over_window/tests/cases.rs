@@ -73,7 +73,7 @@ fn parse_call(sql: &str) -> Call {
 }
 
 /// The case with its numbers as strings: the JSON parser would round some of them wrongly in their last bit.
-fn parse_case(text: &str) -> Json {
+pub(crate) fn parse_case(text: &str) -> Json {
     let mut quoted = String::new();
     let mut is_text = false;
     let mut is_number = false;

@@ -1,7 +1,7 @@
 //! The over-window against its cases and its naive reference: whole, cut anywhere, and restored anywhere. The helpers
 //! here turn rows into batches and batches into values; nothing here knows how the operator works.
 
-mod cases;
+pub(crate) mod cases;
 mod long_rings;
 mod properties;
 mod storage;
