@@ -296,6 +296,7 @@ impl Run {
                 offset: reader.next,
                 watermark: here,
                 sinks: BTreeMap::from([("archive".to_owned(), archive)]),
+                state: Vec::new(),
                 models: BTreeMap::new(),
                 sql_fingerprint: String::new(),
             };

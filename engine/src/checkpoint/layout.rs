@@ -4,11 +4,13 @@
 //! ```text
 //! pipeline.json                                              whose path this is
 //! units/<source>/<topic>/<partition>/manifests/<number>.json one per checkpoint of a state unit
+//! units/<source>/<topic>/<partition>/state/<offset>-g<generation>-<uuid>/<operator>.<table>.arrow
+//!                                                            state at an offset; named by manifests
 //! .probe/<uuid>                                              the self-test's; gone when it ends
 //! ```
 
-use crate::checkpoint::manifest::ManifestNumber;
-use crate::types::StateUnit;
+use crate::checkpoint::manifest::{ManifestNumber, StateTable};
+use crate::types::{Generation, Offset, StateUnit};
 
 /// Name of the object that says whose path it is.
 pub const PIPELINE_FILE: &str = "pipeline.json";
@@ -21,6 +23,7 @@ pub const UNITS_FOLDER: &str = "units";
 pub const STAGING_FOLDER: &str = "_staging";
 
 const MANIFESTS_FOLDER: &str = "manifests";
+const STATE_FOLDER: &str = "state";
 const MANIFEST_SUFFIX: &str = ".json";
 /// File systems take 255 bytes; a store may add a suffix of its own while it writes.
 const SEGMENT_BYTES_MAX: usize = 160;
@@ -57,6 +60,31 @@ pub fn parse_manifest_path(path: &str) -> Option<(StateUnit, ManifestNumber)> {
     let (folder, name) = path.strip_prefix(UNITS_FOLDER)?.strip_prefix('/')?.rsplit_once('/')?;
     let unit = parse_unit_folder(folder.strip_suffix(MANIFESTS_FOLDER)?.strip_suffix('/')?)?;
     Some((unit, parse_manifest_name(name)?))
+}
+
+/// The folder of a unit's state, below the checkpoint's path.
+#[must_use]
+pub fn state_folder(unit: &StateUnit) -> String {
+    format!("{UNITS_FOLDER}/{}/{STATE_FOLDER}", unit_folder(unit))
+}
+
+/// The folder of one attempt at a snapshot. Nobody else ever writes there: `unique` is of this attempt alone.
+#[must_use]
+pub fn snapshot_folder(unit: &StateUnit, offset: Offset, generation: Generation, unique: &str) -> String {
+    format!("{}/{:020}-g{}-{unique}", state_folder(unit), offset.get(), generation.get())
+}
+
+/// The generation that wrote a file of a unit's state, from the file's name below the checkpoint's path.
+#[must_use]
+pub fn parse_state_generation(unit: &StateUnit, path: &str) -> Option<u64> {
+    let (snapshot, _) = path.strip_prefix(&state_folder(unit))?.strip_prefix('/')?.split_once('/')?;
+    snapshot.split('-').nth(1)?.strip_prefix('g')?.parse().ok()
+}
+
+/// A file's name in the folder of its snapshot.
+#[must_use]
+pub fn state_file_name(operator: &str, table: StateTable) -> String {
+    format!("{}.{}.arrow", file_name_part(operator), table.as_str())
 }
 
 /// A unit as a relative folder: `<source>/<topic>/<partition>`, escaped. Also used for staged files.
@@ -200,6 +228,18 @@ mod tests {
         {
             assert_eq!(parse_manifest_name(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_file_of_state_tells_the_generation_that_wrote_it() {
+        let unit = unit("transactions", "cards", 3);
+        let folder = snapshot_folder(&unit, Offset::new(70).unwrap(), Generation::FIRST.next(), "5f");
+        assert_eq!(folder, "units/transactions/cards/3/state/00000000000000000070-g2-5f");
+        let path = format!("{folder}/{}", state_file_name("features.1", StateTable::Rows));
+        assert!(path.ends_with("/features.1.rows.arrow"));
+        assert_eq!(parse_state_generation(&unit, &path), Some(2));
+        assert_eq!(parse_state_generation(&unit, "units/transactions/cards/3/state/x"), None);
+        assert_eq!(parse_state_generation(&unit, "units/transactions/cards/3/state/x/y"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The manifest: the one small immutable object whose creation is the commit (protocol F). What stands in it, version 1, and
+//! The manifest: the one small immutable object whose creation is the commit (protocol F). What stands in it, version 2, and
 //! what must hold: checked before one is written and after one is read, so that a damaged one stops the start, by name.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,12 @@ use crate::error::{Error, Result};
 use crate::sink::StagedFile;
 use crate::types::{Epoch, Generation, Offset, StateUnit, Watermark};
 
-/// The version that this engine writes, and the only one that it reads.
-pub const MANIFEST_VERSION: u32 = 1;
+/// The version that this engine writes.
+pub const MANIFEST_VERSION: u32 = 2;
+/// The oldest version that it reads: one without state.
+const MANIFEST_VERSION_MIN: u32 = 1;
+/// The version of `pipeline.json`.
+pub const PIPELINE_FILE_VERSION: u32 = 1;
 /// A manifest larger than this is not one of ours.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 
@@ -127,6 +131,110 @@ impl fmt::Display for WriterIdentity {
     }
 }
 
+/// Which keys the files of a snapshot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateKind {
+    /// All of them.
+    Full,
+    /// Those that changed since the snapshot before it in the list.
+    Delta,
+}
+
+/// Which of an operator's tables a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateTable {
+    /// One row: what the state is of.
+    Meta,
+    /// One row per key.
+    Slots,
+    /// One row per retained row.
+    Rows,
+}
+
+impl StateTable {
+    /// Its name, as in names of files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StateTable::Meta => "meta",
+            StateTable::Slots => "slots",
+            StateTable::Rows => "rows",
+        }
+    }
+}
+
+/// A file of state: Arrow IPC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateFile {
+    /// What it holds.
+    pub table: StateTable,
+    /// Its name, below the checkpoint's path.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, in hexadecimal digits.
+    pub sha256: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Record batches in it. Those of `slots` and `rows` belong together by number.
+    pub batches: u64,
+}
+
+/// The state of one operator in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorState {
+    /// What the state depends on; that of another fingerprint is another state.
+    pub fingerprint: String,
+    /// None when no row had reached the unit; otherwise one per table.
+    pub files: Vec<StateFile>,
+}
+
+impl OperatorState {
+    /// Its file of a table.
+    #[must_use]
+    pub fn file(&self, table: StateTable) -> Option<&StateFile> {
+        self.files.iter().find(|file| file.table == table)
+    }
+}
+
+/// The state of a unit's operators at one offset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// It holds the effects of exactly the records below (I1).
+    pub offset: Offset,
+    /// W before the record at `offset` (I4).
+    #[serde(rename = "watermark_micros")]
+    pub watermark: Watermark,
+    /// Whether it stands alone.
+    pub kind: StateKind,
+    /// By the operators' names.
+    pub operators: BTreeMap<String, OperatorState>,
+}
+
+impl Snapshot {
+    /// A snapshot before the first row: state of any operator, of which there is none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kind == StateKind::Full && self.operators.values().all(|operator| operator.files.is_empty())
+    }
+
+    /// All its files.
+    pub fn files(&self) -> impl Iterator<Item = &StateFile> {
+        self.operators.values().flat_map(|operator| &operator.files)
+    }
+
+    /// Size of all its files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files().map(|file| file.bytes).sum()
+    }
+}
+
 /// One manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,8 +267,9 @@ pub struct Manifest {
     pub watermark: Watermark,
     /// By sink.
     pub sinks: BTreeMap<String, SinkProgress>,
-    /// Names of the state's files. Version 1 has none, and refuses a manifest that names some.
-    pub state: Vec<String>,
+    /// Snapshots of the operators' state, by ascending offset; the first is full. Version 1 has none, as has a pipeline
+    /// without operators.
+    pub state: Vec<Snapshot>,
     /// Models in use, by name.
     pub models: BTreeMap<String, ModelVersion>,
     /// Fingerprint of the SQL; empty before the first checkpoint.
@@ -201,9 +310,9 @@ impl Manifest {
             ))
         };
         let version: VersionOnly = serde_json::from_slice(bytes).map_err(|error| damaged(json_problem(&error)))?;
-        if version.version != MANIFEST_VERSION {
+        if !(MANIFEST_VERSION_MIN..=MANIFEST_VERSION).contains(&version.version) {
             return Err(Error::data(format!(
-                "{place}: expected a manifest of version {MANIFEST_VERSION}, found version {}: use the engine that wrote it, or a newer one",
+                "{place}: expected a manifest of version {MANIFEST_VERSION_MIN} to {MANIFEST_VERSION}, found version {}: use the engine that wrote it, or a newer one",
                 version.version
             )));
         }
@@ -232,14 +341,17 @@ impl Manifest {
         if self.kind == ManifestKind::Checkpoint && (self.offset.is_none() || self.epoch.is_none()) {
             return Err("a checkpoint has an offset and an epoch".into());
         }
-        if !self.state.is_empty() {
-            return Err("it names files of state, which version 1 does not have".into());
+        if self.version == 1 && !self.state.is_empty() {
+            return Err("it names snapshots of state, which version 1 does not have".into());
         }
         let offset = match self.offset {
             Some(offset) => offset,
-            None if self.sinks.is_empty() && self.watermark == Watermark::NONE => return Ok(()),
-            None => return Err("it has progress of sinks, and no offset".into()),
+            None if self.sinks.is_empty() && self.state.is_empty() && self.watermark == Watermark::NONE => {
+                return Ok(());
+            }
+            None => return Err("it has progress of sinks or state, and no offset".into()),
         };
+        check_state(&self.state, offset, self.watermark)?;
         for (sink, progress) in &self.sinks {
             check_sink(progress, offset, self.watermark).map_err(|problem| format!("sink {sink}: {problem}"))?;
         }
@@ -249,6 +361,55 @@ impl Manifest {
     /// All files that it commits.
     pub fn files(&self) -> impl Iterator<Item = &StagedFile> {
         self.sinks.values().flat_map(|sink| &sink.files)
+    }
+}
+
+fn check_state(state: &[Snapshot], offset: Offset, watermark: Watermark) -> Result<(), String> {
+    if state.first().is_some_and(|first| first.kind == StateKind::Delta) {
+        return Err("its first snapshot of state is not a full one".into());
+    }
+    for pair in state.windows(2) {
+        if pair[0].offset >= pair[1].offset || pair[0].watermark.get() > pair[1].watermark.get() {
+            return Err(format!(
+                "the snapshot of state at {} does not follow that at {}",
+                pair[1].offset, pair[0].offset
+            ));
+        }
+        let is_known = |(name, after): (&String, &OperatorState)| {
+            pair[0].operators.get(name).is_some_and(|before| before.fingerprint == after.fingerprint)
+        };
+        if pair[1].kind == StateKind::Delta && !pair[1].operators.iter().all(is_known) {
+            return Err(format!(
+                "the snapshot of state at {} is not of the operators of the one before",
+                pair[1].offset
+            ));
+        }
+    }
+    if let Some(last) = state.last().filter(|last| last.offset > offset || last.watermark.get() > watermark.get()) {
+        return Err(format!(
+            "the snapshot of state at {} lies beyond the offset {offset} or its watermark",
+            last.offset
+        ));
+    }
+    for operator in state.iter().flat_map(|snapshot| snapshot.operators.values()) {
+        check_files(&operator.files)?;
+    }
+    Ok(())
+}
+
+fn check_files(files: &[StateFile]) -> Result<(), String> {
+    let tables: Vec<StateTable> = files.iter().map(|file| file.table).collect();
+    if !tables.is_empty() && tables != [StateTable::Meta, StateTable::Slots, StateTable::Rows] {
+        return Err(format!("an operator has the files {tables:?}, expected one of each table, or none"));
+    }
+    let is_inside = |path: &str| {
+        path.starts_with("units/")
+            && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+            && path.contains("/state/")
+    };
+    match files.iter().find(|file| !is_inside(&file.path) || file.sha256.len() != 64) {
+        Some(file) => Err(format!("{} is not a file of state with its sha256", file.path)),
+        None => Ok(()),
     }
 }
 
@@ -322,9 +483,9 @@ impl PipelineFile {
             ))
         };
         let version: VersionOnly = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
-        if version.version != MANIFEST_VERSION {
+        if version.version != PIPELINE_FILE_VERSION {
             return Err(Error::data(format!(
-                "{place}: expected version {MANIFEST_VERSION}, found version {}: use the engine that wrote it, or a newer one",
+                "{place}: expected version {PIPELINE_FILE_VERSION}, found version {}: use the engine that wrote it, or a newer one",
                 version.version
             )));
         }

@@ -1,10 +1,11 @@
-//! Tests of the manifest: the golden file of version 1, and what is refused.
+//! Tests of the manifest: the golden file of each version, and what is refused.
 
 use super::*;
 use crate::error::ErrorKind;
 use crate::types::{EventTime, OffsetRange};
 
-const GOLDEN: &str = include_str!("golden/manifest_v1.json");
+const GOLDEN_V1: &str = include_str!("golden/manifest_v1.json");
+const GOLDEN: &str = include_str!("golden/manifest_v2.json");
 
 fn offset(offset: i64) -> Offset {
     Offset::new(offset).unwrap()
@@ -18,6 +19,24 @@ fn watermark(micros: i64) -> Watermark {
 
 fn unit() -> StateUnit {
     StateUnit { source: "transactions".into(), topic: "cards".into(), partition: 3 }
+}
+
+fn snapshot(at: i64, kind: StateKind) -> Snapshot {
+    let file = |table: StateTable, rows: u64| StateFile {
+        table,
+        path: format!("units/transactions/cards/3/state/{at:020}-g1-5f/features.1.{}.arrow", table.as_str()),
+        bytes: 512 * rows,
+        sha256: "ef".repeat(32),
+        rows,
+        batches: 1,
+    };
+    let files = vec![file(StateTable::Meta, 1), file(StateTable::Slots, 20), file(StateTable::Rows, 60)];
+    Snapshot {
+        offset: offset(at),
+        watermark: watermark(1_700_000_000_000_000 + at),
+        kind,
+        operators: BTreeMap::from([("features.1".to_owned(), OperatorState { fingerprint: "12".repeat(32), files })]),
+    }
 }
 
 fn manifest() -> Manifest {
@@ -54,7 +73,7 @@ fn manifest() -> Manifest {
         offset: Some(offset(200)),
         watermark: watermark(1_700_000_060_000_000),
         sinks: BTreeMap::from([("alerts".to_owned(), alerts), ("archive".to_owned(), archive)]),
-        state: Vec::new(),
+        state: vec![snapshot(100, StateKind::Full), snapshot(150, StateKind::Delta)],
         models: BTreeMap::from([("fraud".to_owned(), ModelVersion { version: "3".into(), sha256: "ab".repeat(32) })]),
         sql_fingerprint: "cd".repeat(32),
         written_at: "2026-01-02T03:04:05.678Z".into(),
@@ -80,9 +99,34 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
-fn version_1_is_written_and_read_as_in_the_golden_file() {
+fn version_2_is_written_and_read_as_in_the_golden_file() {
     assert_eq!(std::str::from_utf8(&manifest().to_bytes().unwrap()).unwrap(), GOLDEN);
     assert_eq!(read(GOLDEN).unwrap(), manifest());
+}
+
+#[test]
+fn version_1_is_read_as_one_without_state() {
+    assert_eq!(read(GOLDEN_V1).unwrap(), Manifest { version: 1, state: Vec::new(), ..manifest() });
+    assert!(refusal(&GOLDEN.replace("\"version\": 2", "\"version\": 1")).contains("version 1"));
+}
+
+#[test]
+fn snapshots_that_do_not_fit_together_are_refused() {
+    let with = |state: Vec<Snapshot>| Manifest { state, ..manifest() }.check();
+    let (full, delta) = (snapshot(100, StateKind::Full), snapshot(150, StateKind::Delta));
+    assert_eq!(with(vec![full.clone(), delta.clone()]), Ok(()));
+    let mut other = delta.clone();
+    other.operators.values_mut().for_each(|operator| operator.fingerprint = "other".into());
+    assert!(with(vec![full.clone(), other]).unwrap_err().contains("operators of the one before"));
+    assert!(with(vec![delta]).unwrap_err().contains("not a full one"));
+    assert!(with(vec![full.clone(), full.clone()]).unwrap_err().contains("does not follow"));
+    assert!(with(vec![snapshot(201, StateKind::Full)]).unwrap_err().contains("beyond the offset"));
+    let mut outside = full.clone();
+    outside.operators.values_mut().for_each(|operator| operator.files[1].path = "units/../state/x".into());
+    assert!(with(vec![outside]).unwrap_err().contains("not a file of state"));
+    let mut less = full;
+    less.operators.values_mut().for_each(|operator| drop(operator.files.pop()));
+    assert!(with(vec![less]).unwrap_err().contains("one of each table"));
 }
 
 #[test]
@@ -97,7 +141,7 @@ fn a_damaged_manifest_is_named_and_its_text_is_not_quoted() {
 
 #[test]
 fn a_newer_version_is_refused_as_such() {
-    assert!(refusal("{\"version\": 2, \"anything\": []}").contains("found version 2"));
+    assert!(refusal("{\"version\": 3, \"anything\": []}").contains("found version 3"));
 }
 
 #[test]
@@ -116,7 +160,7 @@ fn progress_that_contradicts_itself_is_refused() {
         ("\"watermark_micros\": 1700000000000000", "\"watermark_micros\": 1700000060000001", "watermark lies beyond"),
         ("\"kind\": \"checkpoint\"", "\"kind\": \"claim\"", "who was before"),
         ("\"epoch\": 1", "\"epoch\": null", "an epoch"),
-        ("\"state\": []", "\"state\": [\"x\"]", "state"),
+        ("\"kind\": \"full\"", "\"kind\": \"delta\"", "not a full one"),
         ("\"_staging/p", "\"../p", "not those of a staged file"),
         ("\"staged\": \"_staging", "\"staged\": \"staging", "not those of a staged file"),
         ("\"name\": \"transactions--", "\"name\": \"/transactions--", "not those of a staged file"),
@@ -126,7 +170,7 @@ fn progress_that_contradicts_itself_is_refused() {
         assert!(message.contains(problem), "{message}");
     }
     // An unknown key may be a meaning that we would lose.
-    refusal(&GOLDEN.replace("\"state\": []", "\"state\": [], \"more\": 1"));
+    refusal(&GOLDEN.replace("\"kind\": \"full\"", "\"kind\": \"full\", \"more\": 1"));
 }
 
 #[test]
@@ -136,7 +180,7 @@ fn what_must_hold_is_checked_before_writing_too() {
 }
 
 #[test]
-fn what_was_added_to_version_1_is_read_back_and_absent_in_older_manifests() {
+fn what_was_added_to_a_version_is_read_back_and_absent_in_older_manifests() {
     let mut newer = manifest();
     newer.num_first_partitions = Some(3);
     newer.sinks.get_mut("archive").unwrap().covered = Some(offset(180));

@@ -46,14 +46,15 @@
 //! # What is where
 //!
 //! `manifest` the format · `layout` the names · `protocol` every decision, pure · `store` object stores and conditional
-//! creation · `writer` claim, publish, release, retain · `finish` final names of committed files · `inspect` list, show and
-//! diff for people · `testing` a store that fails when told to.
+//! creation · `writer` claim, publish, release, retain · `finish` final names of committed files · `state` files of
+//! state, written and read in pieces · `inspect` list, show and diff for people · `testing` a store that fails when told to.
 
 pub mod finish;
 pub mod inspect;
 pub mod layout;
 pub mod manifest;
 pub mod protocol;
+pub mod state;
 pub mod store;
 pub mod testing;
 mod writer;
@@ -61,8 +62,13 @@ mod writer;
 use sha2::{Digest as _, Sha256};
 
 pub use finish::{CommitPermit, finish_files};
-pub use manifest::{Manifest, ManifestKind, ManifestNumber, ModelVersion, SinkProgress, WriterIdentity};
-pub use protocol::{Progress, Recovery, Resume};
+pub use manifest::{
+    Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, SinkProgress, Snapshot, StateFile, StateKind,
+    StateTable, WriterIdentity,
+};
+pub use protocol::{
+    Load, Progress, Recovery, Restore, Resume, StateDecision, WantedOperator, choose_snapshot, needed_snapshots,
+};
 pub use store::{Folder, RetryPolicy, Stores, open_store};
 pub use writer::{CheckpointSettings, Checkpoints, Published, UnitWriter, WallClock};
 

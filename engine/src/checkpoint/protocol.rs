@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoint::manifest::{
-    MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, ModelVersion, Predecessor, SinkProgress, WriterIdentity,
+    MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, Predecessor, SinkProgress,
+    Snapshot, StateKind, WriterIdentity,
 };
 use crate::error::{Error, Result};
 use crate::types::{Epoch, Generation, Offset, StateUnit, Watermark};
@@ -32,6 +33,8 @@ pub struct Progress {
     pub watermark: Watermark,
     /// By sink; all sinks of the pipeline.
     pub sinks: BTreeMap<String, SinkProgress>,
+    /// Snapshots of state, as in the manifest.
+    pub state: Vec<Snapshot>,
     /// Models in use.
     pub models: BTreeMap<String, ModelVersion>,
     /// Fingerprint of the SQL.
@@ -71,7 +74,7 @@ pub fn claim_after(
         offset: newest.and_then(|newest| newest.offset),
         watermark: newest.map_or(Watermark::NONE, |newest| newest.watermark),
         sinks: newest.map(|newest| newest.sinks.clone()).unwrap_or_default(),
-        state: Vec::new(),
+        state: newest.map(|newest| newest.state.clone()).unwrap_or_default(),
         models: newest.map(|newest| newest.models.clone()).unwrap_or_default(),
         sql_fingerprint: newest.map(|newest| newest.sql_fingerprint.clone()).unwrap_or_default(),
         written_at,
@@ -118,7 +121,7 @@ pub fn checkpoint_after(last: &Manifest, progress: Progress, signature: Signatur
         offset: Some(progress.offset),
         watermark: progress.watermark,
         sinks: progress.sinks,
-        state: Vec::new(),
+        state: progress.state,
         models: progress.models,
         sql_fingerprint: progress.sql_fingerprint,
         written_at,
@@ -256,6 +259,8 @@ pub struct Resume {
     /// Sinks in the manifest that the pipeline no longer has. Where one stood below `published`, the rows between were
     /// not written and will not be.
     pub gone: BTreeMap<String, Offset>,
+    /// Snapshots of state, for [`choose_snapshot`].
+    pub state: Vec<Snapshot>,
     /// Models that were in use.
     pub models: BTreeMap<String, ModelVersion>,
     /// Fingerprint of the SQL that was in use.
@@ -294,9 +299,128 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
         published,
         epoch,
         gone,
+        state: newest.state.clone(),
         models: newest.models.clone(),
         sql_fingerprint: newest.sql_fingerprint.clone(),
     })
+}
+
+/// An operator of the plan that needs its state back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedOperator {
+    /// Its index in the plan.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// What its state depends on.
+    pub fingerprint: String,
+}
+
+/// Where the state of a unit comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateDecision {
+    /// The plan has no operators for the unit.
+    Stateless,
+    /// From a snapshot; records from its offset on are read again.
+    Restore(Restore),
+    /// These operators of the plan have no state in the snapshot that recovery would start from.
+    Missing(Vec<String>),
+}
+
+/// A snapshot to start from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Read from here.
+    pub offset: Offset,
+    /// W before the record at `offset`.
+    pub watermark: Watermark,
+    /// What to load, by operator.
+    pub loads: Vec<Load>,
+    /// Operators in the snapshot that the plan no longer has.
+    pub dropped: Vec<String>,
+    /// The snapshots that the state is made of, the last of them at `offset`.
+    pub state: Vec<Snapshot>,
+}
+
+/// The state of one operator of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Load {
+    /// The operator's index in the plan.
+    pub operator: usize,
+    /// The full state, then what changed, in the order in which to load them.
+    pub parts: Vec<OperatorState>,
+}
+
+/// Chooses the newest snapshot at or below `smallest`, the smallest position of the sinks, and what of it the operators of
+/// the plan load. State is known by its fingerprint: an operator may have another name than it had. Before a unit's first
+/// row there is no state, and a new operator misses nothing.
+#[must_use]
+pub fn choose_snapshot(state: &[Snapshot], smallest: Offset, wanted: &[WantedOperator]) -> StateDecision {
+    if wanted.is_empty() {
+        return StateDecision::Stateless;
+    }
+    let names = || wanted.iter().map(|operator| operator.name.clone()).collect();
+    let chain = snapshots_of(state, smallest);
+    let Some(snapshot) = chain.last() else { return StateDecision::Missing(names()) };
+    let (mut loads, mut missing, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for operator in wanted {
+        let has_it = |name: &&String| {
+            snapshot.operators.get(*name).is_some_and(|found| found.fingerprint == operator.fingerprint)
+        };
+        let name = Some(&operator.name).filter(has_it).or_else(|| snapshot.operators.keys().find(has_it));
+        match name {
+            Some(name) => {
+                let parts = chain.iter().filter_map(|snapshot| snapshot.operators.get(name));
+                let parts = parts.filter(|part| !part.files.is_empty()).cloned().collect();
+                used.insert(name.clone());
+                loads.push(Load { operator: operator.index, parts });
+            }
+            None if snapshot.is_empty() => {}
+            None => missing.push(operator.name.clone()),
+        }
+    }
+    if !missing.is_empty() {
+        return StateDecision::Missing(missing);
+    }
+    StateDecision::Restore(Restore {
+        offset: snapshot.offset,
+        watermark: snapshot.watermark,
+        loads,
+        dropped: snapshot.operators.keys().filter(|name| !used.contains(*name)).cloned().collect(),
+        state: chain.to_vec(),
+    })
+}
+
+/// The snapshots that the state at the newest one at or below `smallest` is made of: a full one and those after it.
+fn snapshots_of(state: &[Snapshot], smallest: Offset) -> &[Snapshot] {
+    let end = state.iter().take_while(|snapshot| snapshot.offset <= smallest).count();
+    let start = state[..end].iter().rposition(|snapshot| snapshot.kind == StateKind::Full).unwrap_or(end);
+    &state[start..end]
+}
+
+/// What a manifest at `offset`, whose sinks are at `smallest` or beyond, must name of `state`: the snapshots that recovery
+/// from it may need, now or when the sinks have come further.
+#[must_use]
+pub fn needed_snapshots(state: &[Snapshot], smallest: Offset, offset: Offset) -> &[Snapshot] {
+    let end = state.iter().take_while(|snapshot| snapshot.offset <= offset).count();
+    let num_chosen = snapshots_of(&state[..end], smallest).len();
+    let num_reached = state[..end].iter().take_while(|snapshot| snapshot.offset <= smallest).count();
+    &state[num_reached - num_chosen..end]
+}
+
+/// Files of state that one manifest names and the one after it does not: nobody starts from them once the second exists.
+#[must_use]
+pub fn files_let_go(before: &[Snapshot], after: &[Snapshot]) -> Vec<String> {
+    let kept: BTreeSet<&str> = after.iter().flat_map(Snapshot::files).map(|file| file.path.as_str()).collect();
+    let files = before.iter().flat_map(Snapshot::files).map(|file| file.path.clone());
+    files.filter(|path| !kept.contains(path.as_str())).collect()
+}
+
+/// Whether a file of state that a listing shows to a unit's writer, of generation `own`, just after its claim was left behind:
+/// no manifest will ever name it. Who wrote it publishes nothing any more, and the claim names all that was published.
+#[must_use]
+pub fn is_left_behind(written_by: Option<u64>, is_named: bool, own: Generation) -> bool {
+    !is_named && written_by.is_some_and(|generation| generation < own.get())
 }
 
 /// What retention must know of a manifest.

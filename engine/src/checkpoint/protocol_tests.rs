@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::checkpoint::{StateFile, StateTable};
 use crate::error::ErrorKind;
 use crate::types::EventTime;
 
@@ -39,6 +40,7 @@ fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
         offset: offset(next),
         watermark: watermark(next),
         sinks: sinks.iter().map(|(name, sink)| ((*name).to_owned(), sink.clone())).collect(),
+        state: Vec::new(),
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }
@@ -419,4 +421,154 @@ mod interleavings {
     fn without_the_listing_after_a_claim_a_sleeping_claim_is_taken_for_one_that_holds() {
         assert!(explore(Rules { claims_are_confirmed: false, ..PROTOCOL }).is_err());
     }
+}
+
+fn snapshot(at: i64, kind: StateKind, operators: &[(&str, &str)]) -> Snapshot {
+    let state = |name: &str, fingerprint: &str| {
+        let file = |table: StateTable| StateFile {
+            table,
+            path: format!("units/s/t/0/state/{at}-g1-x/{name}.{}", table.as_str()),
+            bytes: 1,
+            sha256: "0".repeat(64),
+            rows: 1,
+            batches: 1,
+        };
+        let files = vec![file(StateTable::Meta), file(StateTable::Slots), file(StateTable::Rows)];
+        (name.to_owned(), OperatorState { fingerprint: fingerprint.to_owned(), files })
+    };
+    let operators = operators.iter().map(|(name, fingerprint)| state(name, fingerprint)).collect();
+    Snapshot { offset: offset(at), watermark: watermark(at), kind, operators }
+}
+
+fn empty(at: i64, operators: &[(&str, &str)]) -> Snapshot {
+    let mut snapshot = snapshot(at, StateKind::Full, operators);
+    snapshot.operators.values_mut().for_each(|operator| operator.files.clear());
+    snapshot
+}
+
+fn wanted(operators: &[(&str, &str)]) -> Vec<WantedOperator> {
+    let wanted = |(index, (name, fingerprint)): (usize, &(&str, &str))| WantedOperator {
+        index,
+        name: (*name).to_owned(),
+        fingerprint: (*fingerprint).to_owned(),
+    };
+    operators.iter().enumerate().map(wanted).collect()
+}
+
+const OPERATORS: [(&str, &str); 2] = [("a.1", "f"), ("b.1", "g")];
+
+/// Full at 10 and 40, deltas at 20, 30 and 50.
+fn chain() -> Vec<Snapshot> {
+    [
+        (10, StateKind::Full),
+        (20, StateKind::Delta),
+        (30, StateKind::Delta),
+        (40, StateKind::Full),
+        (50, StateKind::Delta),
+    ]
+    .map(|(at, kind)| snapshot(at, kind, &OPERATORS))
+    .to_vec()
+}
+
+fn offsets(state: &[Snapshot]) -> Vec<i64> {
+    state.iter().map(|snapshot| snapshot.offset.get()).collect()
+}
+
+#[test]
+fn recovery_starts_from_the_newest_snapshot_that_no_sink_is_behind() {
+    for (smallest, made_of) in
+        [(10, vec![10]), (19, vec![10]), (20, vec![10, 20]), (39, vec![10, 20, 30]), (40, vec![40]), (99, vec![40, 50])]
+    {
+        let StateDecision::Restore(restore) = choose_snapshot(&chain(), offset(smallest), &wanted(&OPERATORS)) else {
+            panic!("{smallest}");
+        };
+        assert_eq!(offsets(&restore.state), made_of, "{smallest}");
+        assert_eq!(
+            (restore.offset.get(), restore.watermark),
+            (*made_of.last().unwrap(), watermark(restore.offset.get()))
+        );
+        assert!(restore.loads.iter().all(|load| load.parts.len() == made_of.len()));
+        assert_eq!(restore.loads.iter().map(|load| load.operator).collect::<Vec<_>>(), [0, 1]);
+    }
+}
+
+#[test]
+fn a_manifest_names_what_recovery_may_need_and_nothing_beyond_its_offset() {
+    let needed = |smallest, at| offsets(needed_snapshots(&chain(), offset(smallest), offset(at)));
+    assert_eq!(needed(10, 10), [10]);
+    assert_eq!(needed(25, 35), [10, 20, 30]);
+    assert_eq!(needed(35, 60), [10, 20, 30, 40, 50]);
+    assert_eq!(needed(40, 45), [40]);
+    assert_eq!(needed(60, 60), [40, 50]);
+    assert_eq!(needed_snapshots(&[], offset(5), offset(5)), []);
+    // Whatever the sinks do next, the manifest has what recovery from it chooses.
+    for at in 10..60 {
+        for smallest in 10..=at {
+            let named = needed_snapshots(&chain(), offset(smallest), offset(at)).to_vec();
+            let choice = |state: &[Snapshot]| choose_snapshot(state, offset(smallest), &wanted(&OPERATORS));
+            assert_eq!(choice(&named), choice(&chain()), "{smallest} {at}");
+        }
+    }
+}
+
+#[test]
+fn state_is_known_by_its_fingerprint() {
+    let choose = |operators: &[(&str, &str)]| choose_snapshot(&chain(), offset(60), &wanted(operators));
+    assert_eq!(choose(&[]), StateDecision::Stateless);
+    assert_eq!(choose(&[("a.1", "f"), ("b.1", "changed")]), StateDecision::Missing(vec!["b.1".into()]));
+    let StateDecision::Restore(restore) = choose(&[("renamed.1", "g")]) else { panic!() };
+    assert_eq!(restore.dropped, ["a.1"]);
+    assert!(restore.loads[0].parts.iter().all(|part| part.fingerprint == "g"));
+    // An operator of the same state as another takes that of its own name.
+    let twins = [snapshot(10, StateKind::Full, &[("a.1", "f"), ("b.1", "f")])];
+    let StateDecision::Restore(restore) = choose_snapshot(&twins, offset(10), &wanted(&[("b.1", "f")])) else {
+        panic!()
+    };
+    assert!(restore.loads[0].parts[0].files[0].path.contains("b.1"));
+}
+
+#[test]
+fn before_the_first_row_a_new_operator_misses_nothing() {
+    let state = [empty(10, &[("a.1", "f")])];
+    let StateDecision::Restore(restore) = choose_snapshot(&state, offset(10), &wanted(&[("new.1", "n")])) else {
+        panic!()
+    };
+    assert!(restore.loads.is_empty());
+    assert_eq!(restore.offset, offset(10));
+    // Without any snapshot at all it does: rows have gone by.
+    let missing = StateDecision::Missing(vec!["new.1".into()]);
+    assert_eq!(choose_snapshot(&[], offset(10), &wanted(&[("new.1", "n")])), missing);
+    assert_eq!(choose_snapshot(&chain(), offset(9), &wanted(&[("new.1", "n")])), missing);
+}
+
+#[test]
+fn files_go_when_a_manifest_no_longer_names_them() {
+    let all = chain();
+    assert_eq!(files_let_go(&all, &all), Vec::<String>::new());
+    let gone = files_let_go(&all, &all[3..]);
+    assert_eq!(gone.len(), 3 * 2 * 3);
+    assert!(gone.iter().all(|path| !path.contains("/40-") && !path.contains("/50-")));
+}
+
+#[test]
+fn a_claim_deletes_only_what_older_generations_left_and_nobody_named() {
+    let third = Generation::FIRST.next().next();
+    assert!(is_left_behind(Some(1), false, third) && is_left_behind(Some(2), false, third));
+    assert!(!is_left_behind(Some(2), true, third));
+    // Of ourselves, of one that took over from us, or not of ours at all.
+    assert!(!is_left_behind(Some(3), false, third) && !is_left_behind(Some(4), false, third));
+    assert!(!is_left_behind(None, false, third));
+}
+
+#[test]
+fn a_claim_and_a_release_keep_the_snapshots() {
+    let claim = first_claim();
+    let state = chain();
+    let with_state = Progress { state: state.clone(), ..progress(60, &[("a", sink(55, 5))]) };
+    let checkpoint = checkpoint_after(&claim, with_state, signature()).unwrap();
+    checkpoint.to_bytes().unwrap();
+    assert_eq!(claim_after(Some(&checkpoint), &unit(), None, signature()).state, state);
+    assert_eq!(release_after(&checkpoint, true, signature()).state, state);
+    let Recovery::Resume(resume) = recover(&checkpoint, &["a".to_owned()]) else { panic!() };
+    assert_eq!((resume.offset, resume.state), (offset(55), state));
 }

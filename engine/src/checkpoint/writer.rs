@@ -12,19 +12,20 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::checkpoint::finish::{CommitPermit, finish_files};
 use crate::checkpoint::layout::{
     PIPELINE_FILE, UNITS_FOLDER, manifest_name, manifest_path, manifests_folder, parse_manifest_name,
-    parse_manifest_path, staging_folder,
+    parse_manifest_path, parse_state_generation, staging_folder, state_folder,
 };
 use crate::checkpoint::manifest::{
-    MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, PipelineFile, WriterIdentity,
+    MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PIPELINE_FILE_VERSION, PipelineFile, Snapshot,
+    WriterIdentity,
 };
 use crate::checkpoint::protocol::{
-    ClaimDecision, ManifestFact, Progress, Recovery, Signature, checkpoint_after, claim_after, deletable, judge_claim,
-    recover, release_after,
+    ClaimDecision, ManifestFact, Progress, Recovery, Signature, checkpoint_after, claim_after, deletable, files_let_go,
+    is_left_behind, judge_claim, recover, release_after,
 };
 use crate::checkpoint::store::{Created, Folder, RetryPolicy, Stores, check_conditional_create};
 use crate::error::{Error, Result};
 use crate::sink::StagedFile;
-use crate::types::{Generation, Offset, StateUnit};
+use crate::types::{Generation, Offset, StateUnit, Watermark};
 
 /// Claims are lost only to other claims and to a checkpoint that was faster, so a few attempts are many.
 const CLAIM_ATTEMPTS_MAX: usize = 32;
@@ -87,7 +88,7 @@ impl Checkpoints {
         let folder = stores.open(&settings.path)?;
         check_conditional_create(&folder, &settings.retry).await?;
         let ours = PipelineFile {
-            version: MANIFEST_VERSION,
+            version: PIPELINE_FILE_VERSION,
             name: settings.pipeline.clone(),
             id: uuid::Uuid::new_v4().to_string(),
             created_at: timestamp(&settings.clock),
@@ -122,6 +123,12 @@ impl Checkpoints {
                 known,
             }),
         })
+    }
+
+    /// The checkpoint's folder, where files of state are.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.shared.folder
     }
 
     /// Whether a unit that `writer` claimed is a partition that was added after the pipeline's first start on its topic. It
@@ -208,7 +215,8 @@ impl Checkpoints {
         let mut facts: BTreeMap<_, _> = listed.into_iter().map(|number| (number, None)).collect();
         facts.insert(claim.number, Some(ManifestFact::of(&claim)));
         let unfinished = !files.is_empty();
-        let mut writer = UnitWriter { shared: Arc::clone(&self.shared), last: claim, pending: None, unfinished, facts };
+        let shared = Arc::clone(&self.shared);
+        let mut writer = UnitWriter { shared, last: claim, pending: None, unfinished, facts, let_go: Vec::new() };
         if let Err(error) = finish_files(self.stores(), &files, &CommitPermit::of_manifest()).await {
             let error = error.context(format!("recovery of {}", writer.unit()));
             // So that one who tries again and again does not leave one claim each time; the error is the one to report.
@@ -217,6 +225,9 @@ impl Checkpoints {
         }
         writer.unfinished = false;
         self.shared.sweep(writer.unit()).await;
+        if let Err(error) = self.shared.sweep_state(&writer.last).await {
+            tracing::warn!(unit = %writer.unit(), %error, "files of state of an earlier writer could not be deleted");
+        }
         Ok((writer, recovery))
     }
 }
@@ -245,6 +256,19 @@ impl Shared {
                 tracing::warn!(%unit, %error, "staged files of an earlier writer could not be deleted");
             }
         }
+    }
+
+    /// Deletes the files of state that earlier writers had not come to name.
+    async fn sweep_state(&self, claim: &Manifest) -> Result<()> {
+        let named: BTreeSet<&str> =
+            claim.state.iter().flat_map(Snapshot::files).map(|file| file.path.as_str()).collect();
+        for object in self.folder.list(&state_folder(&claim.unit)).await? {
+            let written_by = parse_state_generation(&claim.unit, &object.name);
+            if is_left_behind(written_by, named.contains(object.name.as_str()), claim.generation) {
+                self.folder.delete(&object.name).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The units of `unit`'s topic that had manifests when the path was opened.
@@ -331,6 +355,8 @@ pub struct UnitWriter {
     unfinished: bool,
     /// All manifests of the unit that are known, and what retention must know of them.
     facts: BTreeMap<ManifestNumber, Option<ManifestFact>>,
+    /// Files of state that manifests of ours named once and the last one does not.
+    let_go: Vec<String>,
 }
 
 impl UnitWriter {
@@ -357,6 +383,12 @@ impl UnitWriter {
     #[must_use]
     pub fn published(&self) -> Option<Offset> {
         self.last.offset
+    }
+
+    /// W of the last manifest.
+    #[must_use]
+    pub fn watermark(&self) -> Watermark {
+        self.last.watermark
     }
 
     /// Publishes a checkpoint. `Ok`: it is committed; call [`UnitWriter::finish`] next. `Fenced`: another writer has the
@@ -394,6 +426,7 @@ impl UnitWriter {
             Created::Ours => {
                 self.facts.insert(manifest.number, Some(ManifestFact::of(manifest)));
                 if let Some((manifest, _)) = self.pending.take() {
+                    self.let_go.extend(files_let_go(&self.last.state, &manifest.state));
                     self.last = manifest;
                 }
                 Ok(())
@@ -439,7 +472,7 @@ impl UnitWriter {
         self.create_pending().await
     }
 
-    /// Deletes manifests that are no longer needed. Returns how many. An error leaves everything usable.
+    /// Deletes manifests, and files of state, that are no longer needed. Returns how many manifests. An error leaves everything usable.
     pub async fn retain(&mut self) -> Result<usize> {
         let keep = self.shared.settings.retain;
         self.read_facts(keep).await?;
@@ -448,6 +481,10 @@ impl UnitWriter {
             self.shared.folder.delete(&manifest_path(&self.last.unit, number)).await?;
             self.facts.remove(&number);
             num_deleted += 1;
+        }
+        while let Some(path) = self.let_go.last() {
+            self.shared.folder.delete(path).await?;
+            self.let_go.pop();
         }
         Ok(num_deleted)
     }

@@ -13,6 +13,7 @@ use super::*;
 use crate::checkpoint::Resume;
 use crate::checkpoint::manifest::SinkProgress;
 use crate::checkpoint::testing::{Fault, FaultStore, Operation};
+use crate::checkpoint::{OperatorState, StateFile, StateKind, StateTable, layout};
 use crate::error::ErrorKind;
 use crate::types::{Epoch, EventTime, OffsetRange, Watermark};
 
@@ -86,6 +87,7 @@ fn progress(next: i64, files: Vec<StagedFile>) -> Progress {
             "archive".to_owned(),
             SinkProgress { position: offset(next), watermark: watermark(next), covered: None, files },
         )]),
+        state: Vec::new(),
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }
@@ -516,4 +518,67 @@ async fn i2_i3_i5_writers_that_race_publish_each_number_once_and_lose_no_file() 
         assert_eq!(visible(&store).await, up_to(start_of(&recovery)), "seed {seed}");
     }
     assert!(num_fenced > 100, "the races were none: {num_fenced}");
+}
+
+/// A snapshot with one file of each table, in the store.
+async fn snapshot_at(checkpoints: &Checkpoints, writer: &UnitWriter, at: i64) -> Snapshot {
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let place = layout::snapshot_folder(&unit(), offset(at), writer.generation(), &unique);
+    let mut files = Vec::new();
+    for table in [StateTable::Meta, StateTable::Slots, StateTable::Rows] {
+        let path = format!("{place}/{}", layout::state_file_name("a.1", table));
+        checkpoints.folder().write(&path, Bytes::from_static(b"state")).await.unwrap();
+        files.push(StateFile { table, path, bytes: 5, sha256: "0".repeat(64), rows: 1, batches: 1 });
+    }
+    let operators = BTreeMap::from([("a.1".to_owned(), OperatorState { fingerprint: "f".into(), files })]);
+    Snapshot { offset: offset(at), watermark: watermark(at), kind: StateKind::Full, operators }
+}
+
+async fn state_files(checkpoints: &Checkpoints) -> Vec<String> {
+    let listed = checkpoints.folder().list(&layout::state_folder(&unit())).await.unwrap();
+    listed.into_iter().map(|object| object.name).collect()
+}
+
+fn paths(state: &[Snapshot]) -> Vec<String> {
+    let mut paths: Vec<String> = state.iter().flat_map(Snapshot::files).map(|file| file.path.clone()).collect();
+    paths.sort();
+    paths
+}
+
+#[tokio::test]
+async fn files_of_state_live_as_long_as_a_manifest_names_them() {
+    let store = Arc::new(InMemory::new());
+    let checkpoints = open(Arc::clone(&store)).await.unwrap();
+    let (mut writer, _) = checkpoints.claim(&unit()).await.unwrap();
+    let first = snapshot_at(&checkpoints, &writer, 10).await;
+    let second = snapshot_at(&checkpoints, &writer, 20).await;
+    let both = vec![first, second.clone()];
+    let with = |state: Vec<Snapshot>, next| Progress { state, ..progress(next, Vec::new()) };
+    let published = writer.publish(&with(both.clone(), 20)).await.unwrap();
+    writer.finish(&published).await.unwrap();
+    writer.retain().await.unwrap();
+    assert_eq!(state_files(&checkpoints).await, paths(&both));
+
+    // The next manifest lets the first go, and only then it is deleted.
+    let published = writer.publish(&with(vec![second.clone()], 30)).await.unwrap();
+    assert_eq!(state_files(&checkpoints).await, paths(&both));
+    writer.finish(&published).await.unwrap();
+    writer.retain().await.unwrap();
+    assert_eq!(state_files(&checkpoints).await, paths(std::slice::from_ref(&second)));
+
+    // A snapshot that no manifest came to name goes with the next claim; what is named stays.
+    let unnamed = snapshot_at(&checkpoints, &writer, 40).await;
+    drop(writer);
+    let (next, recovery) = checkpoints.claim(&unit()).await.unwrap();
+    let Recovery::Resume(resume) = recovery else { panic!() };
+    assert_eq!(resume.state, [second.clone()]);
+    assert_eq!(state_files(&checkpoints).await, paths(std::slice::from_ref(&second)));
+    assert!(!paths(&[unnamed]).is_empty());
+
+    // One of a writer that took over meanwhile is not ours to judge.
+    let theirs = snapshot_at(&checkpoints, &next, 50).await;
+    drop(next);
+    let old = checkpoints.shared.read(&unit(), ManifestNumber::new(3).unwrap()).await.unwrap().unwrap();
+    checkpoints.shared.sweep_state(&old).await.unwrap();
+    assert_eq!(state_files(&checkpoints).await, paths(&[second, theirs]));
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Environment, load};
 use crate::error::{Error, Result};
+use crate::pipeline::settings::Backfill;
 use crate::runtime::{self, tasks};
 
 #[derive(Debug, clap::Args)]
@@ -13,12 +14,36 @@ pub(crate) struct RunArguments {
     /// Workers in this process, in place of the file's `run: { workers: ... }`.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=256))]
     workers: Option<u64>,
+    /// Rebuild the windows' state at this start, by reading the log from its oldest record; what sinks have is not given to
+    /// them again. Without it a start is refused when the checkpoint has no state of some window.
+    #[arg(long, value_enum)]
+    backfill: Option<BackfillChoice>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum BackfillChoice {
+    /// Of partitions whose snapshot lacks the state of some window.
+    Log,
+    /// Of all partitions, as when files of state are damaged, or when records after the last snapshot are gone.
+    LogAll,
 }
 
 pub(crate) fn run(arguments: &RunArguments, environment: &Environment) -> Result<()> {
     let mut pipeline = load(&arguments.pipeline.file, environment)?;
     if let Some(workers) = arguments.workers {
         pipeline.run.workers = usize::try_from(workers).unwrap_or(usize::MAX);
+    }
+    if let Some(choice) = arguments.backfill {
+        let Some(checkpoint) = &mut pipeline.checkpoint else {
+            return Err(Error::invalid(
+                "`--backfill` rebuilds the state of a checkpoint, and this pipeline keeps none; without one every start begins \
+                 without state: leave `--backfill` out, or add `checkpoint: { path: ... }`",
+            ));
+        };
+        checkpoint.backfill = match choice {
+            BackfillChoice::Log => Backfill::Missing,
+            BackfillChoice::LogAll => Backfill::All,
+        };
     }
     let stopper = Arc::new(OnceLock::new());
     stop_on_signals({
@@ -34,6 +59,7 @@ pub(crate) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         decoded = counts.decoded,
         rejected = counts.rejected,
         late = counts.late,
+        replayed = counts.replayed,
         "stopped"
     );
     Ok(())

@@ -27,6 +27,8 @@ pub mod name {
     pub const ROWS_LATE: &str = "tidemill_rows_late_total";
     /// Records skipped because they were gone from the log.
     pub const RECORDS_LOST: &str = "tidemill_records_lost_total";
+    /// Records read again after a restart.
+    pub const RECORDS_REPLAYED: &str = "tidemill_records_replayed_total";
     /// Rows given to a sink.
     pub const ROWS_OUT: &str = "tidemill_rows_out_total";
     /// Epochs.
@@ -47,6 +49,18 @@ pub mod name {
     pub const CHECKPOINT_DURATION: &str = "tidemill_checkpoint_duration_seconds";
     /// Checkpoints that were published, and failed attempts to publish the manifest of a partition, by result.
     pub const CHECKPOINTS: &str = "tidemill_checkpoints_total";
+    /// Snapshots of state that were stored, and those that were given up, by result.
+    pub const SNAPSHOTS: &str = "tidemill_snapshots_total";
+    /// Bytes of state stored in snapshots.
+    pub const SNAPSHOT_BYTES: &str = "tidemill_snapshot_bytes_total";
+    /// From a snapshot's beginning to its last file.
+    pub const SNAPSHOT_DURATION: &str = "tidemill_snapshot_duration_seconds";
+    /// Time that a worker spent on one piece of a snapshot.
+    pub const SNAPSHOT_PIECE: &str = "tidemill_snapshot_piece_seconds";
+    /// Bytes of state held by an operator on a worker.
+    pub const STATE_BYTES: &str = "tidemill_state_bytes";
+    /// Keys held by an operator on a worker.
+    pub const STATE_KEYS: &str = "tidemill_state_keys";
     /// 1 for the model in use.
     pub const MODEL_INFO: &str = "tidemill_model_info";
     /// Partitions assigned.
@@ -65,6 +79,7 @@ pub fn describe() {
     describe_counter!(name::RECORDS_REJECTED, Unit::Count, "records rejected, by reason");
     describe_counter!(name::ROWS_LATE, Unit::Count, "rows whose event time lies below the greatest of their partition");
     describe_counter!(name::RECORDS_LOST, Unit::Count, "offsets skipped because they were gone from the log");
+    describe_counter!(name::RECORDS_REPLAYED, Unit::Count, "records read again after a restart");
     describe_counter!(name::ROWS_OUT, Unit::Count, "rows given to a sink");
     describe_counter!(name::EPOCHS, Unit::Count, "epochs run");
     describe_histogram!(name::EPOCH_DURATION, Unit::Seconds, "duration of an epoch");
@@ -78,6 +93,16 @@ pub fn describe() {
         Unit::Count,
         "checkpoints that were published, and failed attempts to publish a partition's manifest"
     );
+    describe_counter!(
+        name::SNAPSHOTS,
+        Unit::Count,
+        "snapshots of state that were stored, and those that were given up"
+    );
+    describe_counter!(name::SNAPSHOT_BYTES, Unit::Bytes, "bytes of state stored in snapshots");
+    describe_histogram!(name::SNAPSHOT_DURATION, Unit::Seconds, "duration of a snapshot");
+    describe_histogram!(name::SNAPSHOT_PIECE, Unit::Seconds, "time that a worker spent on one piece of a snapshot");
+    describe_gauge!(name::STATE_BYTES, Unit::Bytes, "bytes of state held by an operator on a worker");
+    describe_gauge!(name::STATE_KEYS, Unit::Count, "keys held by an operator on a worker");
     describe_gauge!(name::MODEL_INFO, Unit::Count, "1 for the model in use");
     describe_gauge!(name::UNITS, Unit::Count, "state units held by a worker");
     describe_counter!(name::REBALANCES, Unit::Count, "rebalances seen by a worker");
@@ -99,6 +124,8 @@ pub struct SourceMetrics {
     pub late: Counter,
     /// See [`name::RECORDS_LOST`].
     pub lost: Counter,
+    /// See [`name::RECORDS_REPLAYED`].
+    pub replayed: Counter,
 }
 
 impl std::fmt::Debug for SourceMetrics {
@@ -119,6 +146,7 @@ impl SourceMetrics {
             decoded: of(name::RECORDS_DECODED),
             late: of(name::ROWS_LATE),
             lost: of(name::RECORDS_LOST),
+            replayed: of(name::RECORDS_REPLAYED),
         }
     }
 
@@ -145,6 +173,16 @@ pub struct WorkerMetrics {
     pub checkpoints_ok: Counter,
     /// See [`name::CHECKPOINTS`], result `failed`.
     pub checkpoints_failed: Counter,
+    /// See [`name::SNAPSHOTS`], result `ok`.
+    pub snapshots_ok: Counter,
+    /// See [`name::SNAPSHOTS`], result `failed`.
+    pub snapshots_failed: Counter,
+    /// See [`name::SNAPSHOT_BYTES`].
+    pub snapshot_bytes: Counter,
+    /// See [`name::SNAPSHOT_DURATION`].
+    pub snapshot_duration: Histogram,
+    /// See [`name::SNAPSHOT_PIECE`].
+    pub snapshot_piece: Histogram,
     /// See [`name::UNITS`].
     pub units: Gauge,
     /// See [`name::REBALANCES`].
@@ -170,6 +208,11 @@ impl WorkerMetrics {
             checkpoint_duration: histogram!(name::CHECKPOINT_DURATION, "worker" => worker.clone()),
             checkpoints_ok: counter!(name::CHECKPOINTS, "worker" => worker.clone(), "result" => "ok"),
             checkpoints_failed: counter!(name::CHECKPOINTS, "worker" => worker.clone(), "result" => "failed"),
+            snapshots_ok: counter!(name::SNAPSHOTS, "worker" => worker.clone(), "result" => "ok"),
+            snapshots_failed: counter!(name::SNAPSHOTS, "worker" => worker.clone(), "result" => "failed"),
+            snapshot_bytes: counter!(name::SNAPSHOT_BYTES, "worker" => worker.clone()),
+            snapshot_duration: histogram!(name::SNAPSHOT_DURATION, "worker" => worker.clone()),
+            snapshot_piece: histogram!(name::SNAPSHOT_PIECE, "worker" => worker.clone()),
             units: gauge!(name::UNITS, "worker" => worker.clone()),
             rebalances: counter!(name::REBALANCES, "worker" => worker),
         }
@@ -189,6 +232,12 @@ pub fn partition_gauges(unit: &StateUnit) -> (Gauge, Gauge) {
         ("partition", unit.partition.to_string()),
     ];
     (gauge!(name::LAG, &labels), gauge!(name::POSITION, &labels))
+}
+
+/// The gauges of an operator's state on a worker: (bytes, keys).
+pub fn state_gauges(worker: usize, operator: &str) -> (Gauge, Gauge) {
+    let labels = [("worker", worker.to_string()), ("operator", operator.to_owned())];
+    (gauge!(name::STATE_BYTES, &labels), gauge!(name::STATE_KEYS, &labels))
 }
 
 /// The model in use.

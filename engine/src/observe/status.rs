@@ -64,9 +64,13 @@ pub struct WorkerStatus {
     pub checkpoint_millis: Option<u64>,
     /// The partitions held.
     pub partitions: Vec<PartitionStatus>,
+    /// What the windows hold, by operator.
+    #[serde(default)]
+    pub state: BTreeMap<String, StateStatus>,
 }
 
-/// Where the records of a source went. `read = decoded + rejected + stale`, `late` are among the decoded (I6).
+/// Where the records of a source went. `read = decoded + rejected + stale`, `late` are among the decoded (I6). `replayed` are in
+/// none of these: they were counted before a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCounts {
     /// Records read.
@@ -79,6 +83,30 @@ pub struct SourceCounts {
     pub stale: u64,
     /// Rows below W of their partition.
     pub late: u64,
+    /// Records read again after a restart, for state or for a sink that lagged; their rows are suppressed where they are out.
+    #[serde(default)]
+    pub replayed: u64,
+}
+
+impl SourceCounts {
+    /// Adds other counts.
+    pub fn add(&mut self, more: &SourceCounts) {
+        self.read += more.read;
+        self.decoded += more.decoded;
+        self.rejected += more.rejected;
+        self.stale += more.stale;
+        self.late += more.late;
+        self.replayed += more.replayed;
+    }
+}
+
+/// What an operator holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateStatus {
+    /// Keys.
+    pub keys: u64,
+    /// Bytes, about.
+    pub bytes: u64,
 }
 
 /// Where a partition stands.

@@ -302,6 +302,9 @@ pub(super) struct CheckpointFile {
     /// Time between checkpoints.
     #[serde(default = "second")]
     pub(super) interval: Text<Duration>,
+    /// Time between snapshots of the windows' state. After a crash the records since the last one are read again.
+    #[serde(default = "minute")]
+    pub(super) snapshot_interval: Text<Duration>,
     /// Number of checkpoints that are kept per partition.
     #[serde(default = "retain")]
     #[schemars(range(min = 1, max = 100_000))]
@@ -322,11 +325,20 @@ pub(super) struct RunFile {
     pub(super) max_wait: Text<Duration>,
     /// Time that a graceful stop may take.
     pub(super) stop_timeout: Text<Duration>,
+    /// Bytes of state that the windows of all workers in this process may hold; beyond, the pipeline stops. null: 60 percent of
+    /// the memory that the process may have.
+    pub(super) max_state_bytes: Option<Text<ByteSize>>,
 }
 
 impl Default for RunFile {
     fn default() -> RunFile {
-        RunFile { workers: 1, max_batch_rows: 8192, max_wait: millis(0), stop_timeout: millis(30_000) }
+        RunFile {
+            workers: 1,
+            max_batch_rows: 8192,
+            max_wait: millis(0),
+            stop_timeout: millis(30_000),
+            max_state_bytes: None,
+        }
     }
 }
 
@@ -463,6 +475,10 @@ fn millis(millis: u64) -> Text<Duration> {
 
 fn second() -> Text<Duration> {
     millis(1_000)
+}
+
+fn minute() -> Text<Duration> {
+    millis(60_000)
 }
 
 fn ten_seconds() -> Text<Duration> {

@@ -96,7 +96,9 @@ fn checkpoint_text(checkpoint: Option<&Checkpoint>) -> String {
     match checkpoint {
         Some(checkpoint) => {
             let interval = checkpoint.interval.print();
-            format!("{} every {interval}, {} kept per partition", checkpoint.path, checkpoint.retain)
+            let snapshots = checkpoint.snapshot_interval.print();
+            let (path, retain) = (&checkpoint.path, checkpoint.retain);
+            format!("{path} every {interval}, {retain} kept per partition, state every {snapshots}")
         }
         None => "none: every run starts where the sources' `start` says".to_string(),
     }

@@ -378,8 +378,25 @@ pub struct Checkpoint {
     pub path: String,
     /// Time between checkpoints.
     pub interval: Duration,
+    /// Time between snapshots of a unit's state.
+    pub snapshot_interval: Duration,
     /// Number of manifests kept per state unit, beside those that fencing needs.
     pub retain: usize,
+    /// What of the state is rebuilt from the log: said with `tidemill run --backfill`, never in a file.
+    pub backfill: Backfill,
+}
+
+/// What of the windows' state is rebuilt at the start, by reading the log from its oldest record, without output of what is
+/// out already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backfill {
+    /// Nothing: without state of a window the start is refused.
+    #[default]
+    Nothing,
+    /// All state of a partition whose snapshot lacks that of some window.
+    Missing,
+    /// All state, snapshots or not.
+    All,
 }
 
 /// What is promised of each sink's rows.
@@ -402,4 +419,6 @@ pub struct RunSettings {
     pub max_wait: Duration,
     /// Time that a graceful stop may take.
     pub stop_timeout: Duration,
+    /// Bytes of state that the process may hold; without it, a share of the memory.
+    pub max_state_bytes: Option<u64>,
 }

@@ -95,6 +95,7 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
             max_batch_rows: 8192,
             max_wait: Duration::from_millis(1),
             stop_timeout: Duration::from_secs(1),
+            max_state_bytes: None,
         },
         http: None,
     }

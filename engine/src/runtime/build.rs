@@ -8,8 +8,9 @@ use crossbeam_channel::Receiver;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
+use super::limits::StateLimit;
 use super::worker::{Feed, Trigger, Worker};
 use super::{clock, functions};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
@@ -19,7 +20,9 @@ use crate::model;
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
 use crate::observe::status::{ModelStatus, SourceCounts, StatusBoard};
-use crate::pipeline::settings::{DEAD_LETTER_NAME, Pipeline, SinkConnector, Source as SourceSettings, SourceConnector};
+use crate::pipeline::settings::{
+    DEAD_LETTER_NAME, DataLossPolicy, Pipeline, SinkConnector, Source as SourceSettings, SourceConnector,
+};
 use crate::plan::{self, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     checkpoints: Option<Checkpoints>,
     models: BTreeMap<String, ModelVersion>,
     numbers: AssignmentNumbers,
+    limit: StateLimit,
     io: Handle,
     env: BTreeMap<String, String>,
 }
@@ -76,7 +80,8 @@ impl Shared {
                 .collect(),
         );
         let numbers = AssignmentNumbers::default();
-        Ok(Shared { plan, stores, checkpoints, models: versions, numbers, io: io.clone(), env: env.clone() })
+        let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
+        Ok(Shared { plan, stores, checkpoints, models: versions, numbers, limit, io: io.clone(), env: env.clone() })
     }
 }
 
@@ -148,7 +153,16 @@ pub(crate) fn worker(
             waker: waker.clone(),
         };
         let opened = open_source(source, seat)?;
-        feeds.push(Feed { source: opened, pending: Vec::new(), has_ended: false, is_assigned: false });
+        feeds.push(Feed {
+            source: opened,
+            pending: Vec::new(),
+            has_ended: false,
+            is_assigned: false,
+            on_data_loss: match &source.connector {
+                SourceConnector::Kafka(kafka) => kafka.on_data_loss,
+                SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
+            },
+        });
         lanes.push(SourceLane {
             name: source.name.clone(),
             decoder: Decoder::new(source, shared.plan.checks(number))?,
@@ -174,16 +188,19 @@ pub(crate) fn worker(
         }
     };
     let metrics = WorkerMetrics::new(index);
-    let interval = pipeline.checkpoint.as_ref().map_or(Duration::from_secs(1), |checkpoint| checkpoint.interval);
-    let checkpointer = Checkpointer::new(
-        shared.checkpoints.clone(),
-        shared.io.clone(),
+    let intervals = pipeline.checkpoint.as_ref().map(|checkpoint| (checkpoint.interval, checkpoint.snapshot_interval));
+    let (interval, snapshot_interval) = intervals.unwrap_or((Duration::from_secs(1), Duration::from_secs(60)));
+    let checkpointer = Checkpointer::new(CheckpointerParts {
+        checkpoints: shared.checkpoints.clone(),
+        io: shared.io.clone(),
         interval,
+        snapshot_interval,
         timeout,
-        shared.models.clone(),
-        shared.plan.fingerprint(),
-        metrics.clone(),
-    );
+        models: shared.models.clone(),
+        sql_fingerprint: shared.plan.fingerprint(),
+        backfill: pipeline.checkpoint.as_ref().map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
+        metrics: metrics.clone(),
+    });
     Ok(Worker {
         index,
         feeds,
@@ -197,6 +214,8 @@ pub(crate) fn worker(
         reported_at: clock::now(),
         pending_since: None,
         first_feed: 0,
+        limit: shared.limit.clone(),
+        over_limit: None,
     })
 }
 

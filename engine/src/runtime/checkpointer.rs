@@ -11,13 +11,18 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::driver::Driver;
+use super::snapshots::Snapshots;
 use super::{clock, tasks};
-use crate::checkpoint::{Checkpoints, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
+use crate::checkpoint::{
+    Checkpoints, ModelVersion, Progress, Recovery, Restore, Resume, SinkProgress, StateDecision, UnitWriter,
+    WantedOperator, choose_snapshot,
+};
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
+use crate::pipeline::settings::Backfill;
 use crate::sink::{PrepareRequest, PreparedUnit};
 use crate::source::StartAt;
-use crate::types::{Assignment, Epoch, Offset, StateUnit, Watermark};
+use crate::types::{Assignment, Epoch, Generation, Offset, StateUnit, Watermark};
 
 /// First pause before a store that did not answer is tried again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -41,11 +46,24 @@ pub(crate) struct Claimed {
     pub(crate) sinks_covered: Option<Vec<Offset>>,
     pub(crate) watermark: Watermark,
     pub(crate) published: Option<Offset>,
+    /// State to load; the unit starts at its offset.
+    pub(crate) restore: Option<Restore>,
+    /// Our generation; `None` without checkpoints.
+    pub(crate) generation: Option<Generation>,
+}
+
+/// What a unit that is claimed is to find again.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The sinks, in the driver's order.
+    pub(crate) sinks: Vec<String>,
+    /// The operators of its source.
+    pub(crate) operators: Vec<WantedOperator>,
 }
 
 /// What of a unit belongs to a checkpoint in progress.
 #[derive(Debug, Clone)]
-struct UnitSnapshot {
+struct UnitProgress {
     assignment: Assignment,
     processed: Offset,
     watermark: Watermark,
@@ -58,7 +76,7 @@ enum State {
     Preparing {
         started: Instant,
         epoch: Epoch,
-        units: Vec<UnitSnapshot>,
+        units: Vec<UnitProgress>,
         prepared: Vec<Option<Vec<PreparedUnit>>>,
     },
     /// Manifests are on their way.
@@ -93,42 +111,57 @@ pub(crate) struct Checkpointer {
     due: Instant,
     metrics: WorkerMetrics,
     last: Option<(i64, u64)>,
+    /// Snapshots of state, named by the manifests.
+    pub(crate) snapshots: Snapshots,
+    /// What of the state is rebuilt from the log.
+    backfill: Backfill,
+}
+
+/// What a [`Checkpointer`] is made of.
+#[derive(Debug)]
+pub(crate) struct CheckpointerParts {
+    pub(crate) checkpoints: Option<Checkpoints>,
+    pub(crate) io: Handle,
+    pub(crate) interval: Duration,
+    pub(crate) snapshot_interval: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) models: BTreeMap<String, ModelVersion>,
+    pub(crate) sql_fingerprint: String,
+    pub(crate) backfill: Backfill,
+    pub(crate) metrics: WorkerMetrics,
 }
 
 impl Checkpointer {
-    pub(crate) fn new(
-        checkpoints: Option<Checkpoints>,
-        io: Handle,
-        interval: Duration,
-        timeout: Duration,
-        models: BTreeMap<String, ModelVersion>,
-        sql_fingerprint: String,
-        metrics: WorkerMetrics,
-    ) -> Checkpointer {
+    pub(crate) fn new(parts: CheckpointerParts) -> Checkpointer {
+        let CheckpointerParts { checkpoints, io, interval, snapshot_interval, timeout, .. } = parts;
+        let folder = checkpoints.as_ref().map(|checkpoints| checkpoints.folder().clone());
         Checkpointer {
+            snapshots: Snapshots::new(folder, io.clone(), snapshot_interval, parts.metrics.clone()),
             checkpoints,
             io,
             interval,
             timeout,
-            models,
-            sql_fingerprint,
+            models: parts.models,
+            sql_fingerprint: parts.sql_fingerprint,
             writers: BTreeMap::new(),
             latest: BTreeMap::new(),
             state: State::Idle,
             due: clock::now() + interval,
-            metrics,
+            metrics: parts.metrics,
             last: None,
+            backfill: parts.backfill,
         }
     }
 
     /// Whether acknowledgements are outstanding, so that the worker should look again soon.
     pub(crate) fn is_preparing(&self) -> bool {
-        !matches!(self.state, State::Idle)
+        !matches!(self.state, State::Idle) || self.snapshots.is_busy()
     }
 
-    /// When the next checkpoint begins; `None` while one is in progress, or when there are none.
+    /// When the next checkpoint or snapshot begins; `None` while one is in progress, or when there are none.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        (self.checkpoints.is_some() && matches!(self.state, State::Idle)).then_some(self.due)
+        let checkpoint = (self.checkpoints.is_some() && matches!(self.state, State::Idle)).then_some(self.due);
+        checkpoint.into_iter().chain(self.snapshots.next_due()).min()
     }
 
     /// When the last checkpoint was published (milliseconds since 1970) and how long it took (milliseconds).
@@ -140,7 +173,7 @@ impl Checkpointer {
     pub(crate) fn claim(
         &mut self,
         units: &[(Assignment, StateUnit)],
-        sinks: &[String],
+        wanted: &Wanted,
         num_partitions: impl Fn(&StateUnit) -> Option<u32>,
     ) -> Result<Vec<Claimed>> {
         let Some(checkpoints) = self.checkpoints.clone() else {
@@ -149,24 +182,69 @@ impl Checkpointer {
         let claims = units.iter().map(|(_, unit)| checkpoints.claim_of(unit, num_partitions(unit)));
         let results = self.io.block_on(join_all(claims));
         let mut claimed = Vec::with_capacity(units.len());
+        let mut verdict = Ok(());
         for ((assignment, unit), result) in units.iter().zip(results) {
-            let (writer, recovered) = result.map_err(|error| error.context(format!("claiming {unit}")))?;
-            let mut claim = recovered_claim(*assignment, unit, recovered, sinks);
-            if claim.published.is_none() {
-                // Its first position is stored at once: until then a crash would have the settings resolved again.
-                self.due = clock::now();
-                if checkpoints.is_added(&writer) {
-                    claim.start = StartAt::Beginning;
+            let claim = result.and_then(|(writer, recovery)| {
+                let generation = writer.generation();
+                let is_added = checkpoints.is_added(&writer);
+                self.writers.insert(*assignment, writer);
+                let mut claim = self.recovered(*assignment, unit, recovery, wanted)?;
+                claim.generation = Some(generation);
+                if claim.published.is_none() {
+                    // Its first position is stored at once: until then a crash would have the settings resolved again.
+                    self.due = clock::now();
+                    if is_added {
+                        claim.start = StartAt::Beginning;
+                    }
                 }
+                Ok(claim)
+            });
+            match claim {
+                Ok(claim) => claimed.push(claim),
+                Err(error) => verdict = verdict.and(Err(error.context(format!("claiming {unit}")))),
             }
-            self.writers.insert(*assignment, writer);
-            claimed.push(claim);
         }
-        Ok(claimed)
+        if verdict.is_err() {
+            // So that one who tries again and again does not leave a claim each time; the first error is the one to report.
+            let assignments: Vec<Assignment> = units.iter().map(|(assignment, _)| *assignment).collect();
+            drop(self.release(&assignments));
+        }
+        verdict.map(|()| claimed)
+    }
+
+    /// Where a claimed unit goes on, and with which state.
+    fn recovered(
+        &self,
+        assignment: Assignment,
+        unit: &StateUnit,
+        recovery: Recovery,
+        wanted: &Wanted,
+    ) -> Result<Claimed> {
+        let Recovery::Resume(resume) = recovery else { return Ok(unclaimed(assignment, unit)) };
+        let mut claim = resumed_claim(assignment, unit, &resume, &wanted.sinks);
+        let decision = choose_snapshot(&resume.state, resume.offset, &wanted.operators);
+        match (decision, self.backfill) {
+            (StateDecision::Stateless, _) => {}
+            (StateDecision::Restore(restore), Backfill::Nothing | Backfill::Missing) => {
+                if !restore.dropped.is_empty() {
+                    tracing::info!(%unit, operators = ?restore.dropped, "state of windows that the pipeline no longer has is dropped");
+                }
+                claim.start = StartAt::Stored(restore.offset);
+                claim.watermark = restore.watermark;
+                claim.restore = Some(restore);
+            }
+            (StateDecision::Missing(operators), Backfill::Nothing) => return Err(missing_state(&operators)),
+            (StateDecision::Missing(_), Backfill::Missing) | (_, Backfill::All) => {
+                claim.start = StartAt::Beginning;
+                claim.watermark = Watermark::NONE;
+            }
+        }
+        Ok(claim)
     }
 
     /// Moves the checkpoint in progress on, or begins one that is due. Never waits.
     pub(crate) fn tick(&mut self, driver: &mut Driver) -> Result<()> {
+        self.snapshots.tick(driver)?;
         match &mut self.state {
             State::Idle if self.checkpoints.is_some() && clock::now() >= self.due => self.begin(driver, Vec::new()),
             State::Idle => Ok(()),
@@ -176,9 +254,12 @@ impl Checkpointer {
         }
     }
 
-    /// Publishes all that was written, with the buffers of `units` closed. Waits, at most for the stop's time-out.
+    /// Takes the snapshots of `units`, and publishes all that was written, with the buffers of `units` closed. Waits, at most
+    /// for the stop's time-out.
     pub(crate) fn close(&mut self, driver: &mut Driver, units: &[Assignment]) -> Result<()> {
         let deadline = clock::now() + self.timeout;
+        // Half of the time is for what must be published: without the snapshots the next start only takes longer.
+        self.snapshots.close(driver, units, clock::now() + self.timeout / 2)?;
         self.complete(driver, deadline)?;
         self.begin(driver, units.to_vec())?;
         self.complete(driver, deadline)
@@ -210,10 +291,11 @@ impl Checkpointer {
     }
 
     fn begin(&mut self, driver: &mut Driver, close: Vec<Assignment>) -> Result<()> {
+        self.raise_watermarks(driver);
         // A unit that went back for a slower sink publishes nothing before it has caught up with its manifest.
         let held = || driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
-        let units: Vec<UnitSnapshot> = held()
-            .map(|(assignment, held)| UnitSnapshot {
+        let units: Vec<UnitProgress> = held()
+            .map(|(assignment, held)| UnitProgress {
                 assignment,
                 processed: held.processed,
                 watermark: driver.sources[held.source].decoder.watermark(assignment),
@@ -228,6 +310,19 @@ impl Checkpointer {
         }
         self.state = State::Preparing { started: clock::now(), epoch: driver.epoch, units, prepared };
         self.collect(driver)
+    }
+
+    /// State that was rebuilt from a log whose beginning is gone may come with a lower W than the manifest's: it does not move
+    /// back (I4).
+    fn raise_watermarks(&self, driver: &mut Driver) {
+        let caught_up = driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
+        for (assignment, held) in caught_up {
+            let decoder = &mut driver.sources[held.source].decoder;
+            let known = self.writers.get(&assignment).map_or(Watermark::NONE, UnitWriter::watermark);
+            if decoder.watermark(assignment).get() < known.get() {
+                decoder.set_watermark(assignment, known);
+            }
+        }
     }
 
     /// Asks the sinks; when all are done, sends the manifests on their way.
@@ -249,11 +344,14 @@ impl Checkpointer {
         for unit in units {
             let sinks =
                 names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
+            let sinks: BTreeMap<String, SinkProgress> = sinks;
+            let smallest = sinks.values().map(|sink| sink.position).min().unwrap_or(unit.processed);
             let progress = Progress {
                 epoch,
                 offset: unit.processed,
                 watermark: unit.watermark,
                 sinks,
+                state: self.snapshots.named(unit.assignment, smallest, unit.processed),
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
             };
@@ -314,6 +412,7 @@ impl Checkpointer {
     /// Says that no writer of these units lives here any more.
     pub(crate) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
         self.latest.retain(|assignment, _| !assignments.contains(assignment));
+        self.snapshots.forget(assignments);
         let writers: Vec<UnitWriter> =
             assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
         for result in self.io.block_on(join_all(writers.into_iter().map(UnitWriter::release))) {
@@ -324,6 +423,7 @@ impl Checkpointer {
 
     /// Drops the claims of units that are somebody else's now, without a word to the store: the new owner's claim fences us.
     pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
+        self.snapshots.forget(assignments);
         for assignment in assignments {
             self.writers.remove(assignment);
             self.latest.remove(assignment);
@@ -340,32 +440,37 @@ fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
         sinks_covered: None,
         watermark: Watermark::NONE,
         published: None,
+        restore: None,
+        generation: None,
     }
 }
 
-fn recovered_claim(assignment: Assignment, unit: &StateUnit, recovery: Recovery, sinks: &[String]) -> Claimed {
-    match recovery {
-        Recovery::Fresh => unclaimed(assignment, unit),
-        Recovery::Resume(resume) => {
-            for (sink, position) in &resume.gone {
-                tracing::warn!(%unit, sink, position = position.get(), published = resume.published.get(), "a sink of the last run is gone from the pipeline; what it had not written will not be written");
-            }
-            let position = |sink: &String| resume.positions.get(sink).copied().unwrap_or(resume.published);
-            let covered = |sink: &String| resume.covered.get(sink).copied().unwrap_or(resume.published);
-            Claimed {
-                assignment,
-                unit: unit.clone(),
-                start: StartAt::Stored(resume.offset),
-                sink_positions: Some(sinks.iter().map(position).collect()),
-                sinks_covered: Some(sinks.iter().map(covered).collect()),
-                watermark: resume.watermark,
-                published: Some(resume.published),
-            }
-        }
+fn resumed_claim(assignment: Assignment, unit: &StateUnit, resume: &Resume, sinks: &[String]) -> Claimed {
+    for (sink, position) in &resume.gone {
+        tracing::warn!(%unit, sink, position = position.get(), published = resume.published.get(), "a sink of the last run is gone from the pipeline; what it had not written will not be written");
+    }
+    let position = |sink: &String| resume.positions.get(sink).copied().unwrap_or(resume.published);
+    let covered = |sink: &String| resume.covered.get(sink).copied().unwrap_or(resume.published);
+    Claimed {
+        start: StartAt::Stored(resume.offset),
+        sink_positions: Some(sinks.iter().map(position).collect()),
+        sinks_covered: Some(sinks.iter().map(covered).collect()),
+        watermark: resume.watermark,
+        published: Some(resume.published),
+        ..unclaimed(assignment, unit)
     }
 }
 
-fn sink_progress(units: &[PreparedUnit], unit: &UnitSnapshot) -> SinkProgress {
+fn missing_state(operators: &[String]) -> Error {
+    Error::invalid(format!(
+        "the checkpoint has no state for {} (new or changed windows): expected windows whose state was kept; either rebuild the \
+         state from the log, once, with `tidemill run --backfill log`, or use another checkpoint path and start over, or go \
+         back to the SQL that the checkpoint was made with",
+        operators.join(", ")
+    ))
+}
+
+fn sink_progress(units: &[PreparedUnit], unit: &UnitProgress) -> SinkProgress {
     match units.iter().find(|prepared| prepared.assignment == unit.assignment) {
         Some(prepared) => SinkProgress {
             position: prepared.position,
@@ -386,7 +491,8 @@ fn says_the_same(latest: &Progress, next: &Progress) -> bool {
     is_quiet
         && (latest.offset, latest.watermark) == (next.offset, next.watermark)
         && positions(latest) == positions(next)
-        && (&latest.models, &latest.sql_fingerprint) == (&next.models, &next.sql_fingerprint)
+        && (&latest.models, &latest.sql_fingerprint, &latest.state)
+            == (&next.models, &next.sql_fingerprint, &next.state)
 }
 
 /// Publishes and finishes one unit's checkpoint. While the store is unavailable it tries again, with the same bytes: epochs

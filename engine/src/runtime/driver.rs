@@ -11,7 +11,7 @@ use arrow::array::{Array, Int64Array, RecordBatch};
 use metrics::Counter;
 
 use super::clock;
-use super::units::HeldUnits;
+use super::units::{HeldUnits, Replayed};
 use crate::decode::{Decoder, Reason, Rejected, RejectionRate, dead_letter_batch};
 use crate::error::{Error, Result};
 use crate::observe::latency::Latency;
@@ -30,6 +30,16 @@ pub(crate) struct SourceLane {
     pub(crate) max_record_bytes: usize,
     pub(crate) metrics: SourceMetrics,
     pub(crate) counts: SourceCounts,
+}
+
+impl SourceLane {
+    fn count(&mut self, more: &SourceCounts) {
+        self.counts.add(more);
+        self.metrics.read.increment(more.read);
+        self.metrics.decoded.increment(more.decoded);
+        self.metrics.late.increment(more.late);
+        self.metrics.replayed.increment(more.replayed);
+    }
 }
 
 /// A sink and its counts.
@@ -132,6 +142,7 @@ struct Lane {
     num_stale: usize,
     num_late: usize,
     num_rows: usize,
+    replayed: Replayed,
     /// W of each unit that has rejected records, after the block was decoded.
     watermarks: BTreeMap<u32, Watermark>,
 }
@@ -227,6 +238,7 @@ impl Driver {
         };
         let decoded = decoded.map_err(|error| error.context(format!("source {}", lane.name)))?;
         let num_rows = decoded.batch.num_rows();
+        let replayed = self.units.replayed(&records.units, &records.offsets, &decoded.batch)?;
         let unit_of = |rejected: &Rejected| records.units[rejected.record];
         let watermarks =
             decoded.rejected.iter().map(unit_of).map(|unit| (unit, lane.decoder.watermark(Assignment(unit)))).collect();
@@ -237,6 +249,7 @@ impl Driver {
             num_stale: decoded.num_stale,
             num_late: decoded.num_late,
             num_rows,
+            replayed,
             watermarks,
         };
         Ok((lane, decoded.batch))
@@ -258,6 +271,12 @@ impl Driver {
 
     /// Counts a source's records and moves its units past them.
     fn settle(&mut self, lane: &mut Lane) -> Result<()> {
+        let is_replayed =
+            |one: &&Rejected| self.units.is_replayed(lane.records.units[one.record], lane.records.offsets[one.record]);
+        let again = lane.rejected.iter().filter(is_replayed).count() as u64;
+        for rejected in lane.rejected.iter().filter(|one| !is_replayed(one)) {
+            self.sources[lane.source].metrics.rejected(rejected.reason.as_str(), 1);
+        }
         self.units.advance(&lane.records.units, &lane.records.offsets)?;
         let source = &mut self.sources[lane.source];
         let (read, rejected) = (lane.records.len() as u64, lane.rejected.len() as u64);
@@ -271,18 +290,16 @@ impl Driver {
                 source.name, lane.num_stale
             )));
         }
-        source.counts.read += read;
-        source.counts.decoded += decoded;
-        source.counts.rejected += rejected;
-        source.counts.stale += lane.num_stale as u64;
-        source.counts.late += lane.num_late as u64;
-        source.metrics.read.increment(read);
+        let Replayed { records: replayed, late: late_again } = lane.replayed;
+        source.count(&SourceCounts {
+            read: read - replayed,
+            decoded: decoded - (replayed - again),
+            rejected: rejected - again,
+            stale: lane.num_stale as u64,
+            late: lane.num_late as u64 - late_again,
+            replayed,
+        });
         source.metrics.bytes.increment(lane.records.num_bytes() as u64);
-        source.metrics.decoded.increment(decoded);
-        source.metrics.late.increment(lane.num_late as u64);
-        for rejected in &lane.rejected {
-            source.metrics.rejected(rejected.reason.as_str(), 1);
-        }
         match &mut source.rejection_rate {
             Some(rate) => rate.observe(decoded as usize, &lane.rejected),
             None => Ok(()),
@@ -293,8 +310,12 @@ impl Driver {
     fn note_latencies(&mut self, inputs: &[(usize, RecordBatch)]) -> Result<()> {
         self.latency_runs.clear();
         for (_, batch) in inputs {
-            for time in Hidden::of(batch)?.broker_time.values() {
+            let hidden = Hidden::of(batch)?;
+            for (row, time) in hidden.broker_time.values().iter().enumerate() {
                 let Ok(time) = u64::try_from(*time) else { continue };
+                if self.units.is_replayed(hidden.unit.value(row), hidden.offset.value(row)) {
+                    continue;
+                }
                 match self.latency_runs.last_mut() {
                     Some((last, records)) if *last == time => *records += 1,
                     _ => self.latency_runs.push((time, 1)),
@@ -405,7 +426,16 @@ mod tests {
                 w
             }),
         ]);
-        let lane = Lane { source: 0, records, rejected, num_stale: 0, num_late: 0, num_rows: 3, watermarks };
+        let lane = Lane {
+            source: 0,
+            records,
+            rejected,
+            num_stale: 0,
+            num_late: 0,
+            num_rows: 3,
+            replayed: Replayed::default(),
+            watermarks,
+        };
         let unit = UInt32Array::from(vec![1, 1, 1]);
         let offset = Int64Array::from(vec![11, 13, 14]);
         let event_time = Int64Array::from(vec![100, 90, 300]);

@@ -57,11 +57,7 @@ impl RunSummary {
 fn counts(status: &Status) -> SourceCounts {
     let mut sum = SourceCounts::default();
     for counts in status.workers.iter().flat_map(|worker| worker.sources.values()) {
-        sum.read += counts.read;
-        sum.decoded += counts.decoded;
-        sum.rejected += counts.rejected;
-        sum.stale += counts.stale;
-        sum.late += counts.late;
+        sum.add(counts);
     }
     sum
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{Array as _, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 
@@ -23,6 +23,23 @@ pub(crate) struct HeldUnit {
     pub(crate) sink_positions: Vec<Offset>,
     /// Position in the last manifest.
     pub(crate) published: Option<Offset>,
+    /// Records below it were read and counted before a restart; they come again for state or for a sink that lagged.
+    pub(crate) replayed_below: Offset,
+}
+
+impl HeldUnit {
+    fn is_catching_up(&self) -> bool {
+        self.replayed_below > self.processed || self.sink_positions.iter().any(|position| *position > self.processed)
+    }
+}
+
+/// Of the records of an epoch, those that had been counted before a restart.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// Records.
+    pub(crate) records: u64,
+    /// Of them, those that were late.
+    pub(crate) late: u64,
 }
 
 /// All units of a worker.
@@ -30,14 +47,15 @@ pub(crate) struct HeldUnit {
 pub(crate) struct HeldUnits {
     held: BTreeMap<Assignment, HeldUnit>,
     names: Units,
-    /// Assignments with a sink ahead of `processed`: rows are suppressed there until the unit has caught up.
+    /// Assignments that read again what they had read before a restart: rows are suppressed for sinks that have them, and
+    /// records are not counted again, until the unit has caught up.
     catching_up: Vec<Assignment>,
 }
 
 impl HeldUnits {
     /// Takes a unit over at its restart position.
     pub(crate) fn insert(&mut self, assignment: Assignment, unit: HeldUnit) {
-        if unit.sink_positions.iter().any(|position| *position > unit.processed) {
+        if unit.is_catching_up() {
             self.catching_up.push(assignment);
         }
         self.names.insert(assignment, unit.unit.clone());
@@ -88,11 +106,28 @@ impl HeldUnits {
             held.processed = after;
         }
         let held = &self.held;
-        self.catching_up.retain(|assignment| {
-            held.get(assignment)
-                .is_some_and(|unit| unit.sink_positions.iter().any(|position| *position > unit.processed))
-        });
+        self.catching_up.retain(|assignment| held.get(assignment).is_some_and(HeldUnit::is_catching_up));
         Ok(())
+    }
+
+    /// Whether a record was read and counted before a restart.
+    pub(crate) fn is_replayed(&self, unit: u32, offset: i64) -> bool {
+        !self.catching_up.is_empty()
+            && self.held.get(&Assignment(unit)).is_some_and(|unit| Offset::after(offset) <= unit.replayed_below)
+    }
+
+    /// What of an epoch's records, and of the rows that they became, was counted before a restart.
+    pub(crate) fn replayed(&self, units: &[u32], offsets: &[i64], rows: &RecordBatch) -> Result<Replayed> {
+        if self.catching_up.is_empty() {
+            return Ok(Replayed::default());
+        }
+        let records =
+            units.iter().zip(offsets).filter(|(unit, offset)| self.is_replayed(**unit, **offset)).count() as u64;
+        let hidden = Hidden::of(rows)?;
+        let is_late = |row: &usize| hidden.w.is_valid(*row) && hidden.event_time.value(*row) < hidden.w.value(*row);
+        let is_replayed = |row: &usize| self.is_replayed(hidden.unit.value(*row), hidden.offset.value(*row));
+        let late = (0..hidden.num_rows()).filter(|row| is_late(row) && is_replayed(row)).count() as u64;
+        Ok(Replayed { records, late })
     }
 
     /// `batch` without the rows that `sink` has already (they come again after a restart that had to go further back for
@@ -132,6 +167,7 @@ mod tests {
             processed: Offset::new(processed).unwrap(),
             sink_positions: sinks.iter().map(|position| Offset::new(*position).unwrap()).collect(),
             published: None,
+            replayed_below: Offset::new(0).unwrap(),
         }
     }
 
@@ -167,6 +203,17 @@ mod tests {
         units.advance(&[7, 7], &[10, 11]).unwrap();
         assert!(units.catching_up.is_empty());
         assert_eq!(units.get_mut(Assignment(7)).unwrap().processed, Offset::new(12).unwrap());
+    }
+
+    #[test]
+    fn records_that_were_read_before_a_restart_are_told_from_new_ones() {
+        let mut units = HeldUnits::default();
+        units.insert(Assignment(7), HeldUnit { replayed_below: Offset::new(12).unwrap(), ..unit(10, &[10]) });
+        let counted = units.replayed(&[7, 7, 7, 8], &[10, 11, 12, 0], &rows(7, &[10, 12])).unwrap();
+        assert_eq!(counted, Replayed { records: 2, late: 0 });
+        assert!(units.is_replayed(7, 11) && !units.is_replayed(7, 12));
+        units.advance(&[7, 7], &[10, 11]).unwrap();
+        assert!(units.catching_up.is_empty() && !units.is_replayed(7, 11));
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! A worker: one thread that owns its sources, its plan, its sinks and its state units, and turns records into epochs at its
 //! own pace. It starts partitions that it is given, and gives them back only when all that was read of them is published.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio_util::sync::CancellationToken;
 
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{Checkpointer, Claimed, Wanted};
 use super::clock;
 use super::driver::{Block, Driver};
+use super::limits::StateLimit;
+use super::snapshots::{empty_snapshot, wanted_operators};
 use super::units::HeldUnit;
 use crate::error::{Error, Result};
-use crate::observe::metrics::partition_gauges;
-use crate::observe::status::{PartitionStatus, StatusBoard};
+use crate::observe::metrics::{partition_gauges, state_gauges};
+use crate::observe::status::{PartitionStatus, StateStatus, StatusBoard};
+use crate::pipeline::settings::DataLossPolicy;
 use crate::source::{PartitionProgress, Source, SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, StateUnit};
 
@@ -35,6 +39,7 @@ pub(crate) struct Feed {
     pub(crate) has_ended: bool,
     /// Whether its partitions (perhaps none) have been named.
     pub(crate) is_assigned: bool,
+    pub(crate) on_data_loss: DataLossPolicy,
 }
 
 /// When an epoch starts and how large it may be.
@@ -72,6 +77,9 @@ pub(crate) struct Worker {
     pub(crate) pending_since: Option<Instant>,
     /// The source that is listened to first in the next turn.
     pub(crate) first_feed: usize,
+    pub(crate) limit: StateLimit,
+    /// Set when there is too much state: the worker drains, and ends with this.
+    pub(crate) over_limit: Option<Error>,
 }
 
 impl Worker {
@@ -80,6 +88,7 @@ impl Worker {
         let span = tracing::info_span!("worker", worker = self.index);
         let _entered = span.enter();
         let result = self.turn_until_done().and_then(|()| self.drain());
+        let result = result.and_then(|()| self.over_limit.take().map_or(Ok(()), Err));
         self.status.update(self.index, |worker| worker.ready = false);
         for feed in &mut self.feeds {
             // After an error the client is closed without publishing: the next start goes on from the last manifest.
@@ -91,7 +100,7 @@ impl Worker {
     }
 
     fn turn_until_done(&mut self) -> Result<()> {
-        while !self.stop.is_cancelled() {
+        while !self.stop.is_cancelled() && self.over_limit.is_none() {
             let heard = self.listen()?;
             let ran = self.run_if_due()?;
             self.checkpointer.tick(&mut self.driver)?;
@@ -166,8 +175,7 @@ impl Worker {
                 self.discard(&assignments)
             }
             SourceEvent::DataLost { assignment, wanted, found } => {
-                self.note_data_loss(index, assignment, wanted, found);
-                Ok(())
+                self.note_data_loss(index, assignment, wanted, found)
             }
             SourceEvent::End => {
                 self.feeds[index].has_ended = true;
@@ -205,37 +213,88 @@ impl Worker {
             // Of a bounded source that had ended: it says so again when these have ended too.
             self.feeds[index].has_ended = false;
         }
-        let num_sinks = self.driver.num_sinks();
-        let names: Vec<String> = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
+        let sinks = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
+        let wanted = Wanted { sinks, operators: wanted_operators(&self.driver.graph, index) };
         let source = &self.feeds[index].source;
-        let claimed = self.checkpointer.claim(&units, &names, |unit| source.num_partitions(&unit.topic))?;
+        let claimed = self.checkpointer.claim(&units, &wanted, |unit| source.num_partitions(&unit.topic))?;
         let starts: Vec<(Assignment, StartAt)> = claimed.iter().map(|claim| (claim.assignment, claim.start)).collect();
         let resolved = self.feeds[index].source.start(&starts)?;
         for claim in claimed {
-            let Some((_, offset)) = resolved.iter().find(|(assignment, _)| *assignment == claim.assignment) else {
+            match resolved.iter().find(|(assignment, _)| *assignment == claim.assignment) {
+                Some((_, offset)) => self.hold(index, claim, *offset, &wanted)?,
                 // Taken again while we claimed it: the revocation is on its way.
-                self.checkpointer.release(&[claim.assignment])?;
-                continue;
-            };
-            self.driver.sources[index].decoder.set_watermark(claim.assignment, claim.watermark);
-            let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![*offset; num_sinks]);
-            let covered = claim.sinks_covered.unwrap_or_else(|| vec![*offset; num_sinks]);
-            for (lane, covered) in self.driver.all_sinks().zip(covered) {
-                lane.sink.take_over(claim.assignment, &claim.unit, covered);
+                None => self.checkpointer.release(&[claim.assignment])?,
             }
-            tracing::info!(unit = %claim.unit, offset = offset.get(), "partition taken over");
-            let held = HeldUnit {
-                source: index,
-                unit: claim.unit,
-                processed: *offset,
-                sink_positions,
-                published: claim.published,
-            };
-            self.driver.units.insert(claim.assignment, held);
         }
         self.driver.metrics.units.set(self.driver.units.len() as f64);
         self.report();
         Ok(())
+    }
+
+    /// Takes a claimed unit in, whose source reads from `offset` on: its state, its watermark, its sinks.
+    fn hold(&mut self, index: usize, claim: Claimed, offset: Offset, wanted: &Wanted) -> Result<()> {
+        let assignment = claim.assignment;
+        let usable = match &claim.restore {
+            Some(restore) => {
+                if offset != restore.offset {
+                    return Err(state_lost(&claim.unit, restore.offset, offset));
+                }
+                self.checkpointer.snapshots.restore(&mut self.driver.graph, assignment, restore)?;
+                restore.state.clone()
+            }
+            None => {
+                self.note_backfill(index, &claim, offset, wanted)?;
+                empty_snapshot(offset, &wanted.operators)
+            }
+        };
+        self.checkpointer.snapshots.take_over(assignment, &claim.unit, claim.generation, usable);
+        self.driver.sources[index].decoder.set_watermark(assignment, claim.watermark);
+        let num_sinks = self.driver.num_sinks();
+        let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![offset; num_sinks]);
+        let covered = claim.sinks_covered.unwrap_or_else(|| vec![offset; num_sinks]);
+        for (lane, covered) in self.driver.all_sinks().zip(covered) {
+            lane.sink.take_over(assignment, &claim.unit, covered);
+        }
+        let replayed_below = claim.published.unwrap_or(offset);
+        tracing::info!(unit = %claim.unit, offset = offset.get(), published = replayed_below.get(), "partition taken over");
+        let held = HeldUnit {
+            source: index,
+            unit: claim.unit,
+            processed: offset,
+            sink_positions,
+            published: claim.published,
+            replayed_below,
+        };
+        self.driver.units.insert(assignment, held);
+        Ok(())
+    }
+
+    /// Says that a unit's state is rebuilt from the log, and refuses it where records that a sink has not had are gone.
+    fn note_backfill(&mut self, index: usize, claim: &Claimed, offset: Offset, wanted: &Wanted) -> Result<()> {
+        let (Some(published), false) = (claim.published, wanted.operators.is_empty()) else { return Ok(()) };
+        tracing::info!(
+            unit = %claim.unit,
+            from = offset.get(),
+            published = published.get(),
+            "state is rebuilt from the oldest record of the log; rows whose frames reach further back are flagged `_history_incomplete`"
+        );
+        let smallest = claim.sink_positions.iter().flatten().min().copied().unwrap_or(published);
+        if offset <= smallest {
+            return Ok(());
+        }
+        match self.feeds[index].on_data_loss {
+            DataLossPolicy::Fail => Err(Error::data(format!(
+                "{}: the log begins at {offset}, and a sink has had the rows of records below {smallest} only: the records between \
+                 are gone; set `on_data_loss: continue` to go on without them",
+                claim.unit
+            ))),
+            DataLossPolicy::Continue => {
+                let lost = u64::try_from(offset.get() - smallest.get()).unwrap_or(0);
+                self.driver.sources[index].metrics.lost.increment(lost);
+                tracing::error!(unit = %claim.unit, wanted = smallest.get(), found = offset.get(), "records are gone from the log; going on after them, as on_data_loss says");
+                Ok(())
+            }
+        }
     }
 
     /// Publishes all that was read of revoked units, and lets them go.
@@ -261,7 +320,12 @@ impl Worker {
         Ok(())
     }
 
-    fn note_data_loss(&mut self, index: usize, assignment: Assignment, wanted: Offset, found: Offset) {
+    fn note_data_loss(&mut self, index: usize, assignment: Assignment, wanted: Offset, found: Offset) -> Result<()> {
+        if let Some(unit) = self.driver.units.names().get(assignment)
+            && !wanted_operators(&self.driver.graph, index).is_empty()
+        {
+            return Err(state_lost(unit, wanted, found));
+        }
         let lost = u64::try_from(found.get() - wanted.get()).unwrap_or(0);
         self.driver.sources[index].metrics.lost.increment(lost);
         let unit = self.driver.units.names().get(assignment).map(ToString::to_string);
@@ -271,6 +335,7 @@ impl Worker {
             found = found.get(),
             "records are gone from the log; going on after them, as on_data_loss says"
         );
+        Ok(())
     }
 
     fn run_if_due(&mut self) -> Result<bool> {
@@ -317,6 +382,21 @@ impl Worker {
         Ok(())
     }
 
+    /// What the windows hold, by operator; takes note when it is too much.
+    fn weigh_state(&mut self) -> BTreeMap<String, StateStatus> {
+        let sizes = self.driver.graph.state_sizes();
+        if let Err(error) = self.limit.check(self.index, &sizes) {
+            self.over_limit.get_or_insert(error);
+        }
+        let state = sizes.into_iter().map(|size| {
+            let (bytes, keys) = state_gauges(self.index, &size.operator);
+            bytes.set(size.bytes as f64);
+            keys.set(size.num_keys as f64);
+            (size.operator, StateStatus { keys: size.num_keys as u64, bytes: size.bytes as u64 })
+        });
+        state.collect()
+    }
+
     /// Writes the status document and the gauges, and tells the sources our positions.
     fn report(&mut self) {
         self.reported_at = clock::now();
@@ -335,6 +415,7 @@ impl Worker {
             }
             feed.source.report(&positions);
         }
+        let state = self.weigh_state();
         let driver = &mut self.driver;
         let rows_out = driver.all_sinks().map(|lane| (lane.name.clone(), lane.rows)).collect();
         let sources = driver.sources.iter().map(|lane| (lane.name.clone(), lane.counts)).collect();
@@ -348,6 +429,7 @@ impl Worker {
             worker.sources = sources;
             worker.rows_out = rows_out;
             worker.partitions = partitions;
+            worker.state = state;
             worker.checkpoint_at_ms = checkpoint_at_ms;
             worker.checkpoint_millis = checkpoint_millis;
         });
@@ -379,6 +461,15 @@ fn partition_status(
         lag,
         watermark_micros: watermark.map(crate::types::EventTime::as_micros),
     }
+}
+
+/// Records that state needs are gone: going on after them would give other numbers than a replay, without a word.
+fn state_lost(unit: &StateUnit, wanted: Offset, found: Offset) -> Error {
+    Error::data(format!(
+        "{unit}: the windows' state needs the records from offset {wanted} on, and the log begins at {found}; either rebuild the \
+         state from what the log still has with `tidemill run --backfill log-all` (rows whose frames reach further back are \
+         flagged `_history_incomplete`), or use another checkpoint path and start over"
+    ))
 }
 
 /// What a worker's thread ended with when it panicked.

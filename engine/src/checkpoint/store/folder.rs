@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use futures::stream::{BoxStream, StreamExt as _};
+use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
 use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::checkpoint::store::store_error;
 use crate::error::{Error, Result};
@@ -21,6 +24,63 @@ pub struct Folder {
     store: Arc<dyn ObjectStore>,
     path: Path,
     uri: String,
+}
+
+/// An object that is being written, piece by piece. In memory are the parts on their way, and no more. Dropped before
+/// [`Upload::finish`] there is no object (S3 keeps the parts until its own rules delete them; [`Upload::abort`] does at once).
+pub struct Upload {
+    writer: BufWriter,
+    hash: Sha256,
+    bytes: u64,
+    place: String,
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").field("place", &self.place).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Upload {
+    /// Adds to the object. Waits while too much is on its way.
+    pub async fn put(&mut self, bytes: Bytes) -> Result<()> {
+        self.hash.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        self.writer.put(bytes).await.map_err(|error| store_error("write", &self.place, error))
+    }
+
+    /// Completes it: when this returns it is durable. Its size and SHA-256, in hexadecimal digits.
+    pub async fn finish(mut self) -> Result<(u64, String)> {
+        self.writer
+            .shutdown()
+            .await
+            .map_err(|error| Error::unavailable(format!("cannot write {}", self.place)).with_source(error))?;
+        Ok((self.bytes, self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// Gives it up.
+    pub async fn abort(mut self) -> Result<()> {
+        self.writer.abort().await.map_err(|error| store_error("give up", &self.place, error))
+    }
+}
+
+/// An object that is being read, piece by piece.
+pub struct Download {
+    pieces: BoxStream<'static, object_store::Result<Bytes>>,
+    place: String,
+}
+
+impl std::fmt::Debug for Download {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Download").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Download {
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.pieces.try_next().await.map_err(|error| store_error("read", &self.place, error))
+    }
 }
 
 /// An object found by a listing.
@@ -131,6 +191,25 @@ impl Folder {
         }
         upload.finish().await.map_err(failed)?;
         Ok(())
+    }
+
+    /// Begins to write an object in pieces, over what is there.
+    pub fn upload(&self, name: &str) -> Result<Upload> {
+        let writer = BufWriter::with_capacity(Arc::clone(&self.store), self.at(name)?, PART_BYTES);
+        let writer = writer.with_max_concurrency(PARTS_AT_ONCE);
+        Ok(Upload { writer, hash: Sha256::new(), bytes: 0, place: self.place(name) })
+    }
+
+    /// Begins to read an object in pieces; `None` when there is none.
+    pub async fn download(&self, name: &str) -> Result<Option<Download>> {
+        match self.store.get(&self.at(name)?).await {
+            Ok(result) => {
+                let pieces = result.into_stream().boxed();
+                Ok(Some(Download { pieces, place: self.place(name) }))
+            }
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(store_error("read", &self.place(name), error)),
+        }
     }
 
     /// Deletes an object; that there is none is as good.

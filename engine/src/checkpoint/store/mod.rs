@@ -21,7 +21,7 @@ use answer::Answer;
 
 pub use conditional::{Created, RetryPolicy};
 pub use durable::DurableLocal;
-pub use folder::{Folder, Listed};
+pub use folder::{Download, Folder, Listed, Upload};
 pub use probe::check_conditional_create;
 
 /// Looks up a variable of the environment.

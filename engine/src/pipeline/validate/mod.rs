@@ -12,7 +12,7 @@ use super::file::{CheckpointFile, DeliveryFile, ModelFile, PipelineFile};
 use super::forms::{Named, Text};
 use super::location;
 use super::problem::{Problem, quoted};
-use super::settings::{Checkpoint, Delivery, Model, Pipeline, Place, RunSettings, SqlText, View};
+use super::settings::{Backfill, Checkpoint, Delivery, Model, Pipeline, Place, RunSettings, SqlText, View};
 use super::text::{NameKind, TextForm, check_name};
 use super::yaml::{Content, Document, Finding, Node, Spot, Style};
 use kafka::Inherited;
@@ -235,7 +235,7 @@ impl Validator<'_> {
     }
 
     fn checkpoint(&mut self, checkpoint: &CheckpointFile) -> Checkpoint {
-        let interval = &["checkpoint", "interval"];
+        let (interval, snapshots) = (&["checkpoint", "interval"], &["checkpoint", "snapshot_interval"]);
         Checkpoint {
             path: self.location(&["checkpoint", "path"], &checkpoint.path),
             interval: self.duration(
@@ -244,7 +244,14 @@ impl Validator<'_> {
                 Duration::from_millis(10),
                 Duration::from_secs(3600),
             ),
+            snapshot_interval: self.duration(
+                snapshots,
+                checkpoint.snapshot_interval,
+                Duration::from_millis(10),
+                Duration::from_secs(24 * 3600),
+            ),
             retain: to_usize(checkpoint.retain),
+            backfill: Backfill::default(),
         }
     }
 
@@ -260,6 +267,7 @@ impl Validator<'_> {
                 Duration::from_secs(1),
                 Duration::from_secs(3600),
             ),
+            max_state_bytes: run.max_state_bytes.as_ref().map(|bytes| bytes.0.0),
         }
     }
 
