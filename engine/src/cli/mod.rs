@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
+mod bootstrap;
 mod check;
 mod checkpoint;
 mod demo;
@@ -40,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Run a pipeline on live input.
     Run(run::RunArguments),
+    /// Load the first state of a pipeline from stored history, before its first run.
+    Bootstrap(bootstrap::BootstrapArguments),
     /// Check a pipeline file and its SQL, without connecting to anything.
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
@@ -90,6 +93,7 @@ impl Command {
             Command::Run(_) => None,
             Command::Check(_)
             | Command::Explain(_)
+            | Command::Bootstrap(_)
             | Command::Replay(_)
             | Command::Preview(_)
             | Command::Test(_)
@@ -104,6 +108,7 @@ impl Command {
     fn run(self, environment: &Environment) -> Result<()> {
         match self {
             Command::Run(arguments) => run::run(&arguments, environment),
+            Command::Bootstrap(arguments) => bootstrap::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
             Command::Replay(arguments) => replay::run(&arguments, environment),

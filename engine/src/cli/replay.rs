@@ -64,7 +64,7 @@ impl From<Format> for FileFormat {
     }
 }
 
-fn parse_input(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_input(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((source, path)) if !source.is_empty() && !path.is_empty() => Ok((source.to_owned(), path.to_owned())),
         _ => Err("expected the name of a source and a path, such as transactions=history/".to_owned()),
@@ -166,7 +166,7 @@ fn selected(pipeline: &Pipeline, wanted: &[String]) -> Result<Vec<bool>> {
 }
 
 /// On a terminal only: elsewhere indicatif draws nothing.
-fn progress_bar() -> ProgressBar {
+pub(super) fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_bar} {msg}") {
         bar.set_style(style);
@@ -174,7 +174,7 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn show_progress(bar: &ProgressBar, progress: Progress) {
+pub(super) fn show_progress(bar: &ProgressBar, progress: Progress) {
     bar.set_length(progress.bytes_total);
     bar.set_position(progress.bytes_begun);
     bar.set_message(format!("{} rows, {} of files", HumanCount(progress.read), HumanBytes(progress.bytes_total)));

@@ -85,6 +85,16 @@ impl Plan {
         Box::new(self.checks[source].clone())
     }
 
+    /// The operators that hold state, in the order in which rows meet them.
+    #[must_use]
+    pub fn operators(&self) -> Vec<OperatorInfo> {
+        let info = |stage: &Stage| match stage {
+            Stage::Window(window) => Some(window.info.clone()),
+            Stage::Segment(_) => None,
+        };
+        self.stages.iter().filter_map(info).collect()
+    }
+
     /// A worker's own graph.
     pub fn instantiate(&self) -> Result<Graph> {
         let (stages, sources) = (Arc::clone(&self.stages), Arc::clone(&self.sources));

@@ -202,6 +202,16 @@ impl Turns {
         Ok(Turn { outputs, rejected: failed.into_iter().map(|(_, rejected)| rejected).collect() })
     }
 
+    /// Puts rows through the graph for what they leave in its state.
+    pub(super) fn feed(&mut self, source: usize, batch: RecordBatch) -> Result<()> {
+        self.graph.run(vec![(source, batch)]).map(|_| ())
+    }
+
+    /// The graph with its state.
+    pub(super) fn into_graph(self) -> Graph {
+        self.graph
+    }
+
     /// Decodes a block; its rows are still to be taken.
     pub(crate) fn accept(&mut self, source: usize, block: StoredBlock, units: &Units) -> Result<Accepted> {
         let (name, decoder) = &mut self.sources[source];

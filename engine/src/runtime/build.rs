@@ -102,12 +102,12 @@ fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {
     models.names().filter_map(version).collect()
 }
 
-fn sink_names(pipeline: &Pipeline) -> Vec<String> {
+pub(super) fn sink_names(pipeline: &Pipeline) -> Vec<String> {
     let dead_letter = pipeline.dead_letter.as_ref().map(|_| DEAD_LETTER_NAME.to_owned());
     pipeline.sinks.iter().map(|sink| sink.name.clone()).chain(dead_letter).collect()
 }
 
-fn open_checkpoints(
+pub(super) fn open_checkpoints(
     pipeline: &Pipeline,
     stores: &Stores,
     env: &BTreeMap<String, String>,

@@ -224,7 +224,6 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
 
 /// The plan of a pipeline as if no model could be read, with every call of `score` given to `check_call`: for training, which
 /// makes the model that the pipeline names.
-#[cfg(feature = "lightgbm")]
 pub(crate) fn plan_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Plan, Error> {
     let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
     plan_unread(pipeline, &Arc::default(), &names, check_call)

@@ -1,6 +1,7 @@
 //! The run: settings become components, components become workers, workers turn records into epochs and publish how far they
 //! came. The only layer that knows all others.
 
+pub(crate) mod bootstrap;
 mod build;
 mod checkpointer;
 pub mod clock;
@@ -15,7 +16,6 @@ mod worker;
 
 pub(crate) use build::Alone;
 pub use build::compile;
-#[cfg(feature = "lightgbm")]
 pub(crate) use functions::plan_untrained;
 pub use functions::{UnloadedPlan, plan_unloaded};
 pub use run::{RunHandle, RunSummary, start};

@@ -171,6 +171,16 @@ impl ArchiveInOrder {
         })
     }
 
+    /// Where the ranges of each partition's files end, by topic (as in names of files) and partition. Before the first is read.
+    pub(crate) fn ends(&self) -> BTreeMap<(String, i32), Offset> {
+        let mut ends: BTreeMap<(String, i32), Offset> = BTreeMap::new();
+        for file in &self.waiting {
+            let end = ends.entry((file.partition.topic.clone(), file.partition.partition)).or_default();
+            *end = file.range.end.max(*end);
+        }
+        ends
+    }
+
     async fn next(&mut self) -> Result<Option<ArchivedRows>> {
         loop {
             if let Some(open) = &mut self.current {
