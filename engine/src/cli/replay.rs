@@ -83,6 +83,7 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
     let comparisons = comparisons(&pipeline, &selected, arguments)?;
     let replay = Replay::open(&pipeline, environment, &inputs, arguments.order)?.strict(arguments.strict);
+    let orders: Vec<Order> = replay.orders().collect();
     let mut files = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
         let create =
@@ -106,7 +107,7 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     for (sink, rows, path) in &written {
         text.push_str(&format!("{sink}: {} rows in {}\n", HumanCount(*rows), path.display()));
     }
-    text.push_str(&summary(&counts, started.elapsed()));
+    text.push_str(&summary(&counts, &orders, started.elapsed()));
     print(text.trim_end());
     let written: BTreeMap<&str, &Path> = written.iter().map(|(sink, _, path)| (*sink, path.as_path())).collect();
     compare(&comparisons, &written, arguments, environment)
@@ -181,11 +182,15 @@ fn show_progress(bar: &ProgressBar, progress: Progress) {
 }
 
 /// What was read, what was rejected and why, and how fast.
-fn summary(counts: &Counts, elapsed: Duration) -> String {
+fn summary(counts: &Counts, orders: &[Order], elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     let per_second = if seconds > 0.0 { counts.read as f64 / seconds } else { 0.0 };
+    // One order for all sources, or one for each.
+    let mut orders: Vec<String> = orders.iter().map(ToString::to_string).collect();
+    orders.dedup();
+    let orders = orders.join(" and ");
     let mut text = format!(
-        "{} rows read, {} accepted, {} rejected, in {seconds:.1} s ({per_second:.0} rows/s)\n",
+        "{} rows read, {orders}, {} accepted, {} rejected, in {seconds:.1} s ({per_second:.0} rows/s)\n",
         HumanCount(counts.read),
         HumanCount(counts.accepted),
         HumanCount(counts.num_rejected())

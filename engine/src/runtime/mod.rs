@@ -6,6 +6,7 @@ mod checkpointer;
 pub mod clock;
 mod driver;
 mod functions;
+mod positions;
 mod run;
 pub mod tasks;
 mod units;
