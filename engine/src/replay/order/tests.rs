@@ -237,7 +237,7 @@ proptest! {
     fn an_archive_is_replayed_as_its_logs_were_served(logs in logs(), writers in 1..4_usize, max_rows in 1..30_usize) {
         let live = Bench::new(LIVE);
         live.archive(&logs, writers, max_rows);
-        let replayed = Bench { store: live.store.clone(), ..Bench::new(&with_check()) };
+        let replayed = Bench { store: live.store, ..Bench::new(&with_check()) };
         let (rows, turns) = replayed.replay(Order::AsServed, 1 << 20).unwrap();
         prop_assert_eq!(positions(&rows), served(&logs));
         prop_assert_eq!(turns.counts().num_rejected(), 0);
