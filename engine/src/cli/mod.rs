@@ -56,7 +56,7 @@ enum Command {
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),
     /// Run a pipeline over stored rows, and write what its sinks would get. The checks of the pipeline file are applied, as in a
-    /// run.
+    /// run, except to an archive of accepted rows.
     Replay(replay::ReplayArguments),
     /// Show what the views make of some live records; writes nothing.
     Preview(preview::PreviewArguments),

@@ -133,7 +133,7 @@ impl Replay {
         self.schemas[sink].clone()
     }
 
-    /// In which order the rows of each source are read.
+    /// In which order the rows of each source are read, in the pipeline's order of sources.
     pub fn orders(&self) -> impl Iterator<Item = Order> {
         self.readings.iter().map(Reading::order)
     }

@@ -2,6 +2,8 @@
 //! with its own W, as a run read them. By event time: all rows of a source in the total order (event time, partition, offset;
 //! without positions: event time, file, row), as one state unit in which no row is late.
 
+use std::fmt;
+
 use arrow::array::RecordBatch;
 use tokio::runtime::Runtime;
 
@@ -26,6 +28,16 @@ pub enum Order {
     /// As the input has them: file by file in the order of names, each file a unit of its own.
     #[value(skip)]
     Input,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Order::AsServed => "as served",
+            Order::EventTime => "by event time",
+            Order::Input => "as the files have them",
+        })
+    }
 }
 
 /// What a reading has to say.

@@ -94,6 +94,9 @@ impl Accepted {
     }
 }
 
+/// What came out of the graph: rows of each output, and the rows that failed.
+type Outcome = (Vec<Vec<RecordBatch>>, Vec<(Position, RejectedRecord)>);
+
 /// Assignment and offset of a record.
 type Position = (u32, i64);
 
@@ -245,7 +248,7 @@ impl Turns {
         batch: &RecordBatch,
         unit: Option<&mut OneUnit>,
         units: &Units,
-    ) -> Result<(Vec<Vec<RecordBatch>>, Vec<(Position, RejectedRecord)>)> {
+    ) -> Result<Outcome> {
         let own = Hidden::of(batch)?;
         let (placed, origin) = match unit {
             None => (batch.clone(), Origin::Own(units)),

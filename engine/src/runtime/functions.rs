@@ -13,11 +13,11 @@ use datafusion::logical_expr::{
 };
 use tidemill_udfs::functions::{Models, check_call, functions};
 
+use super::positions;
 use crate::error::Error;
 use crate::model::{self, Unread};
 use crate::pipeline::settings::Pipeline;
 use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
-use crate::sink::parquet::positions;
 
 /// Functions that are evaluated once per row, however often their value is used.
 fn once() -> Vec<String> {

@@ -8,6 +8,7 @@ pub mod clock;
 mod driver;
 mod functions;
 mod limits;
+mod positions;
 mod run;
 mod snapshots;
 pub mod tasks;

@@ -42,6 +42,7 @@ pub enum StoredBlock {
 
 /// Stored rows of a source: an archive, or files that say nothing of where their rows come from.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each source of a replay")]
 pub enum StoredRows {
     /// Files, each a partition of its own.
     Plain(FilesInOrder),
