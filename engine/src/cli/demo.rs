@@ -15,9 +15,12 @@ use producer::Produced;
 use super::generate::plain_connection;
 use super::{Environment, load, print};
 use crate::error::{Error, Result};
+use crate::pipeline::settings::{Pipeline, StartPosition};
+use crate::replay::{BootstrapSettings, CutOver, Input, bootstrap};
 use crate::runtime::{self, RunHandle, RunSummary, clock};
 use crate::sink::kafka::KafkaAdmin;
 use crate::source::generator::{DAY_MS, GeneratorSettings, Imperfections};
+use crate::source::kafka::Partitioner;
 use crate::source::kafka::embedded::EmbeddedKafka;
 
 /// Where the simulated history begins: 2026-01-01 UTC, milliseconds.
@@ -62,7 +65,6 @@ impl DemoArguments {
         GeneratorSettings { seed: self.seed, ..GeneratorSettings::default() }
     }
 
-    #[cfg(feature = "lightgbm")]
     fn history(&self) -> std::ops::Range<i64> {
         HISTORY_FROM_MS..self.live_from_ms()
     }
@@ -152,6 +154,7 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
     let scores = arguments.folder.join(format!("scores-{}", topics.transactions));
     pipeline.sinks.push(verdict::sink(&scores, &model.manifest)?);
     let history = verdict::history(&pipeline)?;
+    load_history(&pipeline, &environment, arguments)?;
     let kind = if arguments.broker.is_some() { "real" } else { "embedded" };
     print(&format!("broker    {} ({kind})", broker.address()));
     let started = clock::now();
@@ -184,6 +187,24 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
             tracing::debug!(%error, folder = %folder.display(), "a folder of the demo was not removed");
         }
     }
+    Ok(())
+}
+
+/// Has the windows begin with what they would have seen by now: the stream goes on where the history ends.
+fn load_history(pipeline: &Pipeline, environment: &Environment, arguments: &DemoArguments) -> Result<()> {
+    let uri = model::history(arguments)?.display().to_string();
+    let source = pipeline.sources.first().map(|source| source.name.clone()).unwrap_or_default();
+    let settings = BootstrapSettings {
+        inputs: vec![Input { source, uri, format: None }],
+        cut_over: CutOver::At(StartPosition::Earliest),
+        // The demo's own producer is librdkafka's.
+        partitioner: Some(Partitioner::Crc32),
+        timeout: CATCH_UP,
+    };
+    let started = clock::now();
+    let loaded = bootstrap(pipeline, environment, &settings, |_| {})?;
+    let rows: u64 = loaded.iter().map(|part| part.rows).sum();
+    print(&format!("state     {rows} transactions of history loaded into the windows in {:.1} s", since(started)));
     Ok(())
 }
 
