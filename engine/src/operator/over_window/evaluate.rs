@@ -152,8 +152,8 @@ pub(super) fn evaluate(
 
 #[inline(always)]
 fn push(call: &PlannedCall, value: Option<u64>, strings: &Strings, column: &mut ColumnBuilder) {
-    if call.kind == Kind::Text && column.is_text() {
-        column.push_text(value.map(|word| strings.get(word)));
+    if call.kind == Kind::Bytes && column.is_bytes() {
+        column.push_bytes(value.map(|word| strings.get(word)));
     } else {
         column.push(value);
     }
@@ -161,9 +161,9 @@ fn push(call: &PlannedCall, value: Option<u64>, strings: &Strings, column: &mut 
 
 fn push_default(default: Option<&Literal>, column: &mut ColumnBuilder) {
     match default {
-        Some(Literal::Text(text)) => column.push_text(Some(text)),
+        Some(Literal::Bytes(bytes)) => column.push_bytes(Some(bytes)),
         Some(Literal::Word(word)) => column.push(Some(*word)),
-        None if column.is_text() => column.push_text(None),
+        None if column.is_bytes() => column.push_bytes(None),
         None => column.push(None),
     }
 }

@@ -45,7 +45,7 @@ pub(super) enum Finish {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Literal {
     Word(u64),
-    Text(String),
+    Bytes(Box<[u8]>),
 }
 
 /// One call, made ready.
@@ -92,8 +92,8 @@ fn micros(duration: Duration, name: &str) -> Result<i64> {
 
 fn literal(array: &ArrayRef) -> Result<Option<Literal>> {
     let column = InputColumn::read(array, array.data_type())?;
-    Ok(column.is_valid(0).then(|| match column.texts {
-        Some(texts) => Literal::Text(texts.get(0).to_owned()),
+    Ok(column.is_valid(0).then(|| match &column.bytes {
+        Some(bytes) => Literal::Bytes(bytes.get(0).into()),
         None => Literal::Word(column.words[0]),
     }))
 }

@@ -390,7 +390,7 @@ impl Unit {
 
 fn release_texts(plan: &Plan, rows: &crate::state::blocks::Rows<'_>, num: usize, strings: &mut Strings) {
     for (argument, (_, kind)) in plan.arguments.iter().enumerate() {
-        if *kind == Kind::Text {
+        if *kind == Kind::Bytes {
             let held = rows.bits(argument) & crate::state::blocks::mask(0, num);
             super::fold::for_each_bit(held, |lane| strings.release(rows.column(argument)[lane]));
         }
