@@ -1,5 +1,6 @@
 //! The kernels: one row's answers from the rows of its key, before it joins them. Typed per column when the plan was
-//! made; here is no virtual call, no allocation for rows in blocks, and no scalar of a dynamic type. It refuses to
+//! made; here is no virtual call, no allocation for rows in blocks, and no scalar of a dynamic type. For
+//! what has no kernel the rows of the frame are gathered. It refuses to
 //! change what is retained.
 
 use crate::state::blocks::{BLOCK_ROWS_MAX, Blocks, Row, Rows};
@@ -7,11 +8,13 @@ use crate::state::ring::{Long, Ring, Rings};
 use crate::state::strings::Strings;
 use crate::state::value::{ColumnBuilder, Kind};
 
+use super::fallback::Gathered;
 use super::fold::{Fold, for_each_bit};
 use super::follow::{distinct_mask, fold_range};
 use super::frame::{Place, Ranks, Span};
 use super::plan::{Act, Finish, Literal, Plan, PlannedCall};
 use super::short;
+use super::unit::Answers;
 
 /// The retained rows of a key.
 enum View<'a> {
@@ -95,7 +98,7 @@ pub(super) struct Answered {
     pub(super) is_history_incomplete: bool,
 }
 
-/// Answers a row into one builder per call. `spans` is room for one span per frame.
+/// Answers a row into one column per call. `spans` is room for one span per frame.
 #[inline]
 pub(super) fn evaluate(
     plan: &Plan,
@@ -104,7 +107,7 @@ pub(super) fn evaluate(
     strings: &Strings,
     asked: Asked<'_>,
     spans: &mut [Span],
-    columns: &mut [ColumnBuilder],
+    answers: &mut Answers,
 ) -> Answered {
     let mut view = match ring {
         Ring::Empty => View::Empty,
@@ -119,7 +122,7 @@ pub(super) fn evaluate(
     for (span, frame) in spans.iter_mut().zip(&plan.frames) {
         *span = place.span(*frame, plan.max_lookback, &view);
     }
-    for (index, (call, column)) in plan.calls.iter().zip(columns).enumerate() {
+    for (index, (call, column)) in plan.calls.iter().zip(&mut answers.columns).enumerate() {
         let span = spans[call.frame];
         let value = match &call.act {
             Act::Fold { measure, finish } => {
@@ -136,6 +139,10 @@ pub(super) fn evaluate(
             }
             Act::Distinct { argument } => Some(distinct(plan, index, *argument, &mut view, span, asked.row)),
             Act::Edge { argument, is_first } => edge(*argument, *is_first, &view, span, asked.row),
+            Act::Fallback { index } => {
+                gather(plan, *index, &view, span, asked.row, strings, &mut answers.gathered[*index]);
+                continue;
+            }
             Act::Lag { argument, offset, default } => {
                 let has_row = place.rank >= *offset && (*offset == 0 || place.rank - *offset >= span.from);
                 if !has_row {
@@ -232,6 +239,31 @@ fn finish_fold(finish: Finish, fold: &Fold) -> Option<u64> {
         (Fold::Extreme { word, is_some }, _) => is_some.then_some(*word),
         (Fold::Edge { word, .. }, _) => *word,
     }
+}
+
+/// Gathers the rows of a frame for the fallback.
+#[inline(never)]
+fn gather(
+    plan: &Plan,
+    index: usize,
+    view: &View<'_>,
+    span: Span,
+    own: Row<'_>,
+    strings: &Strings,
+    gathered: &mut Gathered,
+) {
+    let fallback = &plan.fallbacks[index];
+    match view {
+        View::Empty => {}
+        View::Short(rows) => gathered.add_rows(fallback, rows, span.from, span.to, strings),
+        View::Long(long, blocks) => long.tree.visit_rows(blocks, span.from, span.to, &mut |rows, from, to| {
+            gathered.add_rows(fallback, &rows, from, to, strings);
+        }),
+    }
+    if span.has_own {
+        gathered.add_row(fallback, own, strings);
+    }
+    gathered.end_frame(plan, fallback, span.from < span.to || span.has_own);
 }
 
 fn edge(argument: usize, is_first: bool, view: &View<'_>, span: Span, own: Row<'_>) -> Option<u64> {

@@ -304,7 +304,7 @@ pub(super) fn for_each_bit(bits: u64, mut act: impl FnMut(usize)) {
 
 impl Fold {
     /// The string that it names, if it names one: such a string must be held while the fold lives.
-    pub(super) fn text(&self, measure: &Measure) -> Option<u64> {
+    pub(super) fn held(&self, measure: &Measure) -> Option<u64> {
         match (measure.kind, self) {
             (Kind::Bytes, Fold::Extreme { word, is_some: true }) => Some(*word),
             (Kind::Bytes, Fold::Edge { word, .. }) => *word,

@@ -53,7 +53,7 @@ pub(super) struct Followers(Vec<Option<Follower>>);
 fn measure_of(plan: &Plan, call: usize) -> Option<&Measure> {
     match plan.calls[call].act {
         Act::Fold { measure, .. } => Some(&plan.measures[measure]),
-        Act::Distinct { .. } | Act::Edge { .. } | Act::Lag { .. } => None,
+        Act::Distinct { .. } | Act::Edge { .. } | Act::Lag { .. } | Act::Fallback { .. } => None,
     }
 }
 
