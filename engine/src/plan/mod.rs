@@ -10,6 +10,7 @@ mod checks;
 mod compile;
 mod explain;
 mod failure;
+pub mod fallback;
 mod graph;
 mod hidden;
 mod mentions;

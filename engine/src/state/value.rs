@@ -287,7 +287,9 @@ fn to_words(array: &ArrayRef) -> Result<Vec<u64>> {
 /// Arrow does not hold a decimal to the digits of its type; SQL does.
 fn decimal_word(value: i128, data_type: &DataType) -> Result<u64> {
     let word = i64::try_from(value).map_err(|_| {
-        Error::data(format!("a column of type {data_type} has a value of more digits; CAST it to the type that it needs"))
+        Error::data(format!(
+            "a column of type {data_type} has a value of more digits; CAST it to the type that it needs"
+        ))
     })?;
     Ok(word.to_word())
 }
@@ -401,7 +403,8 @@ impl ColumnBuilder {
 /// cheap.
 fn from_bytes(array: BinaryArray, data_type: &DataType) -> Result<ArrayRef> {
     let text = |array| {
-        StringArray::try_from_binary(array).map_err(|_| Error::data("a retained string is no UTF-8; its state is damaged"))
+        StringArray::try_from_binary(array)
+            .map_err(|_| Error::data("a retained string is no UTF-8; its state is damaged"))
     };
     let damaged = || Error::data("a retained decimal has another number of bytes; its state is damaged");
     Ok(match data_type {

@@ -320,7 +320,9 @@ impl PrefixBuilder {
         self.counts.push(count);
         self.times.push(time);
         match &mut self.values {
-            PrefixValues::Plain(builder) if builder.is_bytes() => builder.push_bytes(value.map(|word| strings.get(word))),
+            PrefixValues::Plain(builder) if builder.is_bytes() => {
+                builder.push_bytes(value.map(|word| strings.get(word)))
+            }
             PrefixValues::Plain(builder) => builder.push(value),
             PrefixValues::Exact(builder) => builder.append_option(match fold {
                 Some(Fold::Floats { sum, .. }) => Some(sum.to_bytes()),
@@ -367,14 +369,15 @@ impl<'a> Restored<'a> {
             return Err(bad_state("another number of columns"));
         }
         let words = |batch: &'a RecordBatch| batch.column(0).as_primitive_opt::<UInt64Type>().ok_or_else(wrong_type);
-        let prefixes = piece.slots.columns()[1 + num_keys..].chunks_exact(3).map(|columns| {
+        let measures = plan.prefixes.iter().map(|measure| &plan.measures[*measure]);
+        let prefixes = piece.slots.columns()[1 + num_keys..].chunks_exact(3).zip(measures).map(|(columns, measure)| {
             Ok(RestoredPrefix {
                 counts: columns[0].as_primitive_opt().ok_or_else(wrong_type)?,
                 times: columns[1].as_primitive_opt().ok_or_else(wrong_type)?,
                 exact: columns[2].as_binary_opt(),
-                plain: match columns[2].data_type() {
-                    DataType::Binary => None,
-                    data_type => Some(InputColumn::read(&columns[2], data_type)?),
+                plain: match measure.what {
+                    What::Floats | What::Moments => None,
+                    _ => Some(InputColumn::read(&columns[2], columns[2].data_type())?),
                 },
             })
         });

@@ -213,8 +213,7 @@ impl Unit {
         let Slot { ring, prefix, .. } = self.slots[slot_id];
         let prefix = if prefix == 0 { None } else { self.prefixes[prefix - 1].as_deref() };
         let asked = Asked { row, h, log_begin, prefix };
-        let answered =
-            evaluate(plan, &mut self.rings, ring, &self.strings, asked, &mut scratch.spans, answers);
+        let answered = evaluate(plan, &mut self.rings, ring, &self.strings, asked, &mut scratch.spans, answers);
         answers.late_by.push(w.map_or(0, |w| w.saturating_sub(time).max(0)));
         answers.is_history_incomplete.push(answered.is_history_incomplete);
 
@@ -304,7 +303,7 @@ impl Unit {
             && let Some(folds) = prefixes.remove(slot.prefix - 1, None)
         {
             for (fold, measure) in folds.iter().zip(&plan.prefixes) {
-                fold.held(&plan.measures[*measure]).into_iter().for_each(|text| strings.release(text));
+                fold.held(&plan.measures[*measure]).into_iter().for_each(|word| strings.release(word));
             }
             slot.prefix = 0;
         }
