@@ -6,16 +6,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{AggregateUDF, Expr};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 use super::failure::classify;
 use crate::error::{Error, Result};
 use crate::operator::over_window::{FrameAnswers, Function, RowAggregate};
+
+#[cfg(test)]
+mod tests;
 
 /// An argument of an aggregate, as type coercion left it.
 #[derive(Debug, Clone)]
@@ -38,14 +42,43 @@ pub struct AggregateCall<'a> {
     pub function: &'a Arc<AggregateUDF>,
     /// Its arguments; `count(*)` has a literal one.
     pub arguments: &'a [Argument],
-    /// `DISTINCT`.
+    /// `DISTINCT`; values that are given one by one are then in their own order.
     pub is_distinct: bool,
     /// `IGNORE NULLS`.
     pub ignores_nulls: bool,
 }
 
+/// Aggregates that take DISTINCT and do not heed it.
+const DEAF_TO_DISTINCT: [&str; 14] = [
+    "approx_percentile_cont",
+    "corr",
+    "covar_pop",
+    "covar_samp",
+    "nth_value",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+];
+
+/// Aggregates that give their distinct values in the order of a hash table, which is another one in each process, unless
+/// they are asked for theirs.
+const UNORDERED_IF_DISTINCT: [&str; 2] = ["array_agg", "string_agg"];
+
 /// The fallback of an aggregate, or why there is none: a text for a user, to stand behind the name of the call.
 pub fn fallback(call: &AggregateCall<'_>) -> Result<Function, String> {
+    if call.is_distinct && DEAF_TO_DISTINCT.contains(&call.function.name()) {
+        return Err("DataFusion does not heed DISTINCT in it; leave DISTINCT out".to_owned());
+    }
+    let heeds_nulls = call.function.supports_null_handling_clause() && call.function.name() != "nth_value";
+    if call.ignores_nulls && !heeds_nulls {
+        return Err("DataFusion does not heed IGNORE NULLS in it; write FILTER (WHERE x IS NOT NULL)".to_owned());
+    }
     let stock = StockAggregate::new(call).map_err(|error| reason(&error))?;
     let arguments = call.arguments.iter().filter_map(|argument| match argument {
         Argument::Retained { column, .. } => Some(*column),
@@ -111,9 +144,15 @@ impl StockAggregate {
             }
         }
         let name = call.function.name().to_owned();
+        let is_to_be_ordered = call.is_distinct && UNORDERED_IF_DISTINCT.contains(&name.as_str());
+        let order_by = expressions.first().filter(|_| is_to_be_ordered).map(|first| PhysicalSortExpr {
+            expr: Arc::clone(first),
+            options: SortOptions { descending: false, nulls_first: false },
+        });
         let aggregate = AggregateExprBuilder::new(Arc::clone(call.function), expressions)
             .schema(Arc::new(Schema::new(fields)))
             .alias(&name)
+            .order_by(order_by.into_iter().collect())
             .with_ignore_nulls(call.ignores_nulls)
             .with_distinct(call.is_distinct)
             .build()?;
