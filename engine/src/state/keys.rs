@@ -78,7 +78,7 @@ impl KeyLayout {
             match Kind::of(data_type) {
                 None | Some(Kind::Float64 | Kind::Float32) => {
                     return Err(Error::invalid(format!(
-                        "PARTITION BY a column of type {data_type} is not supported; use an integer, a string, a boolean, a date or a timestamp"
+                        "PARTITION BY a column of type {data_type} is not supported; use an integer, a decimal, a string, a boolean, a date or a timestamp"
                     )));
                 }
                 Some(_) => {}

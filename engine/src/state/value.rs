@@ -432,7 +432,74 @@ fn from_bytes(array: BinaryArray, data_type: &DataType) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Int64Array;
+
     use super::*;
+
+    #[test]
+    fn values_of_every_type_come_back_as_they_were() {
+        let texts = StringArray::from(vec![Some("a"), None, Some(""), Some("b\u{e9}"), Some("-12"), Some("7")]);
+        let numbers = Int64Array::from(vec![Some(-12), None, Some(0), Some(99), Some(7), Some(-1)]);
+        let cast = |array: &dyn Array, data_type: &DataType| arrow::compute::cast(array, data_type).unwrap();
+        let mut arrays: Vec<ArrayRef> = Vec::new();
+        for data_type in [DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View] {
+            arrays.push(cast(&texts, &data_type));
+        }
+        for data_type in [DataType::Binary, DataType::LargeBinary, DataType::BinaryView] {
+            arrays.push(cast(&cast(&texts, &DataType::Binary), &data_type));
+        }
+        for data_type in [
+            DataType::Int8,
+            DataType::Int64,
+            DataType::Float32,
+            DataType::Boolean,
+            DataType::Date32,
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            DataType::Decimal32(5, 2),
+            DataType::Decimal64(12, 2),
+            DataType::Decimal128(18, 2),
+            DataType::Decimal128(19, 2),
+            DataType::Decimal128(38, 10),
+            DataType::Decimal256(70, 10),
+        ] {
+            let numbers = if data_type == DataType::Date32 {
+                cast(&numbers, &DataType::Int32)
+            } else {
+                Arc::new(numbers.clone())
+            };
+            arrays.push(cast(&numbers, &data_type));
+        }
+        for array in arrays {
+            let column = InputColumn::read(&array, array.data_type()).unwrap();
+            let mut builder = ColumnBuilder::new(array.data_type(), 0);
+            for row in 0..array.len() {
+                match &column.bytes {
+                    Some(bytes) => builder.push_bytes(column.is_valid(row).then(|| bytes.get(row))),
+                    None => builder.push(column.is_valid(row).then(|| column.words[row])),
+                }
+            }
+            assert_eq!(&builder.finish().unwrap(), &array, "{}", array.data_type());
+        }
+    }
+
+    #[test]
+    fn long_decimals_are_ordered_as_their_bytes_are() {
+        let values = [i256::MIN, i256::from_i128(i128::MIN), i256::from_i128(-1), i256::ZERO, i256::ONE, i256::MAX];
+        let array: PrimitiveArray<Decimal256Type> = values.iter().copied().map(Some).collect();
+        let array: ArrayRef = Arc::new(array);
+        let bytes = Bytes::of(&array).unwrap();
+        assert!((1..values.len()).all(|row| bytes.get(row - 1) < bytes.get(row)));
+    }
+
+    #[test]
+    fn words_are_appended_at_once_behind_a_null_too() {
+        let mut builder = ColumnBuilder::new(&DataType::Int64, 0);
+        builder.extend(&[1, 2]);
+        builder.push(None);
+        builder.extend(&[3]);
+        let wanted: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(2), None, Some(3)]));
+        assert_eq!(&builder.finish().unwrap(), &wanted);
+    }
 
     #[test]
     fn floats_are_ordered_as_total_cmp_orders_them() {
