@@ -207,6 +207,10 @@ impl RowAggregate for StockAggregate {
         &self.name
     }
 
+    fn argument_types(&self) -> &[DataType] {
+        &self.retained
+    }
+
     fn output_type(&self) -> &DataType {
         &self.output
     }

@@ -200,7 +200,7 @@ fn fold(
             fold
         }
         View::Long(long, blocks) if is_to_newest && span.to - span.from > BLOCK_ROWS_MAX && rule.is_followed() => {
-            let Long { tree, running } = &mut **long;
+            let Long { tree, running, .. } = &mut **long;
             running.fold_to_newest(plan, call, measure, (tree, blocks), span.from, strings)
         }
         View::Long(long, blocks) => fold_range(plan, measure, (&long.tree, blocks), span.from, span.to, strings),
@@ -285,7 +285,7 @@ fn distinct(plan: &Plan, call: usize, argument: usize, view: &mut View<'_>, span
             distinct_of_block(rows.column(argument), counted, own)
         }
         View::Long(long, blocks) => {
-            let Long { tree, running } = &mut **long;
+            let Long { tree, running, .. } = &mut **long;
             running.distinct(plan, call, (tree, blocks), (span.from, span.to), own)
         }
     }

@@ -25,6 +25,9 @@ pub trait RowAggregate: Debug + Send + Sync {
     /// Its name in SQL.
     fn name(&self) -> &str;
 
+    /// The types of the retained columns that it takes.
+    fn argument_types(&self) -> &[DataType];
+
     /// The type of its answers.
     fn output_type(&self) -> &DataType;
 

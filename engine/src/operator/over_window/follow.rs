@@ -106,6 +106,15 @@ impl Followers {
         }
     }
 
+    /// Bytes held, about. A hash table fills seven eighths of its places and has a byte beside each.
+    pub(super) fn bytes(&self) -> usize {
+        let counts = |follower: &Option<Follower>| match follower {
+            Some(Follower::Distinct { counts, .. }) => counts.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1),
+            Some(Follower::Fold { .. }) | None => 0,
+        };
+        self.0.capacity() * size_of::<Option<Follower>>() + self.0.iter().map(counts).sum::<usize>()
+    }
+
     fn follower(&mut self, plan: &Plan, call: usize) -> &mut Option<Follower> {
         self.0.resize_with(plan.calls.len(), || None);
         &mut self.0[call]

@@ -309,6 +309,10 @@ impl Summarise for Plan {
         running.removed_first(num);
     }
 
+    fn running_bytes(&self, running: &Followers) -> usize {
+        running.bytes()
+    }
+
     fn summary_bytes(&self) -> usize {
         size_of::<Self::Summary>() + self.summarised.len() * size_of::<Fold>() + 64
     }

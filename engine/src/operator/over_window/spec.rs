@@ -173,7 +173,9 @@ impl Call {
             (Function::RowNumber, None) => return Ok(DataType::UInt64),
             (Function::CountRows | Function::RowNumber, Some(_)) => return refuse("takes no argument"),
             (_, None) => return refuse("needs an argument"),
-            (_, Some(argument)) => arguments.get(argument).ok_or_else(no_such_argument)?,
+            (_, Some(argument)) => arguments
+                .get(argument)
+                .ok_or_else(|| Error::internal("a window call names an argument that its spec does not have"))?,
         };
         if Kind::of(argument).is_none() {
             return Err(unsupported(argument));
@@ -218,13 +220,17 @@ impl Call {
         if self.argument.is_some() {
             return Err(Error::internal("the arguments of a window call that falls back stand in its function"));
         }
-        for column in columns {
-            let argument = arguments.get(*column).ok_or_else(no_such_argument)?;
-            if Kind::of(argument).is_none() {
-                return Err(unsupported(argument));
-            }
+        let types = columns.iter().map(|column| arguments.get(*column));
+        if !types.eq(aggregate.argument_types().iter().map(Some)) {
+            return Err(Error::internal(format!(
+                "{} over a window is given columns of other types than it was made for",
+                aggregate.name()
+            )));
         }
-        Ok(aggregate.output_type().clone())
+        match aggregate.argument_types().iter().find(|argument| Kind::of(argument).is_none()) {
+            Some(argument) => Err(unsupported(argument)),
+            None => Ok(aggregate.output_type().clone()),
+        }
     }
 
     fn check_frame(&self) -> Result<()> {
@@ -241,10 +247,6 @@ impl Call {
         }
         Ok(())
     }
-}
-
-fn no_such_argument() -> Error {
-    Error::internal("a window call names an argument that its spec does not have")
 }
 
 fn is_float(data_type: &DataType) -> bool {

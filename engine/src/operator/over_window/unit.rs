@@ -214,6 +214,7 @@ impl Unit {
         let prefix = if prefix == 0 { None } else { self.prefixes[prefix - 1].as_deref() };
         let asked = Asked { row, h, log_begin, prefix };
         let answered = evaluate(plan, &mut self.rings, ring, &self.strings, asked, &mut scratch.spans, answers);
+        self.rings.count_bytes(ring, plan);
         answers.late_by.push(w.map_or(0, |w| w.saturating_sub(time).max(0)));
         answers.is_history_incomplete.push(answered.is_history_incomplete);
 

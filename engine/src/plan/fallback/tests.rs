@@ -8,12 +8,14 @@ use arrow::array::{
     AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array,
     UInt64Array,
 };
-use arrow::compute::concat_batches;
+use arrow::compute::{concat, concat_batches};
 use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::MemTable;
-use datafusion::functions_aggregate::{all_default_aggregate_functions, average, count, median, min_max, sum};
+use datafusion::functions_aggregate::{
+    all_default_aggregate_functions, array_agg, average, correlation, count, median, min_max, sum,
+};
 use datafusion::logical_expr::{
     Accumulator, LogicalPlan, Volatility, WindowFunctionDefinition, create_udaf, expr::NullTreatment,
 };
@@ -62,6 +64,15 @@ impl Log {
         operator.add_unit(Assignment(0), None).unwrap();
         let output = self.send(&mut operator, 0..self.times.len());
         (output.columns, output.failures.len())
+    }
+
+    fn answers_one_by_one(&self, calls: Vec<Call>) -> Vec<ArrayRef> {
+        let num_calls = calls.len();
+        let mut operator = OverWindow::new(&self.spec(calls)).unwrap();
+        operator.add_unit(Assignment(0), None).unwrap();
+        let rows: Vec<_> = (0..self.times.len()).map(|row| self.send(&mut operator, row..row + 1).columns).collect();
+        let column = |call: usize| rows.iter().map(|row| row[call].as_ref()).collect::<Vec<_>>();
+        (0..num_calls).map(|call| concat(&column(call)).unwrap()).collect()
     }
 
     fn spec(&self, calls: Vec<Call>) -> WindowSpec {
@@ -151,7 +162,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn where_there_is_a_kernel_the_fallback_gives_its_bits(
+    fn where_there_is_a_kernel_the_fallback_gives_its_bits_and_cuts_change_nothing(
         log in logs(),
         frames in prop::collection::vec((frames(), any::<bool>()), 1..4),
     ) {
@@ -170,9 +181,18 @@ proptest! {
                 }
             }
         }
+        let num_paired = calls.len();
+        for (function, num_arguments) in
+            [(median::median_udaf(), 1), (array_agg::array_agg_udaf(), 1), (correlation::corr_udaf(), 2)]
+        {
+            let arguments = [0, 2].map(|column| retained(column, &DataType::Float64));
+            let function = plain(&function, &arguments[..num_arguments], false).unwrap();
+            calls.push(Call { function, argument: None, filter: None, frame: calls[0].frame });
+        }
         let (columns, num_failures) = log.answers(calls.clone());
         prop_assert_eq!(num_failures, 0);
-        for (call, pair) in calls.chunks(2).zip(columns.chunks(2)) {
+        prop_assert_eq!(&log.answers_one_by_one(calls.clone()), &columns, "cut at every row");
+        for (call, pair) in calls[..num_paired].chunks(2).zip(columns.chunks(2)) {
             let bits = |array: &ArrayRef| -> Vec<Option<u64>> {
                 match array.as_primitive_opt::<Float64Type>() {
                     Some(floats) => floats.iter().map(|value| value.map(f64::to_bits)).collect(),
@@ -418,8 +438,7 @@ fn what_cannot_be_computed_is_refused_before_the_start() {
     let float = DataType::Float64;
     let reason = plain(&median::median_udaf(), &[], false).unwrap_err();
     assert!(reason.contains("does not compute it"), "{reason}");
-    let corr = datafusion::functions_aggregate::correlation::corr_udaf();
-    let reason = plain(&corr, &[retained(0, &float), retained(1, &float)], true).unwrap_err();
+    let reason = plain(&correlation::corr_udaf(), &[retained(0, &float), retained(1, &float)], true).unwrap_err();
     assert_eq!(reason, "DataFusion does not heed DISTINCT in it; leave DISTINCT out");
     let nth = datafusion::functions_aggregate::nth_value::nth_value_udaf();
     let arguments = [retained(0, &float), Argument::Literal(ScalarValue::from(2_i64))];

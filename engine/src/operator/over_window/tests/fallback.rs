@@ -11,6 +11,7 @@ use super::*;
 #[derive(Debug)]
 struct Naive {
     function: Function,
+    argument: Vec<DataType>,
     output: DataType,
     /// A frame that has this value fails.
     poison: Option<Value>,
@@ -19,6 +20,10 @@ struct Naive {
 impl RowAggregate for Naive {
     fn name(&self) -> &str {
         "naive"
+    }
+
+    fn argument_types(&self) -> &[DataType] {
+        &self.argument
     }
 
     fn output_type(&self) -> &DataType {
@@ -46,7 +51,8 @@ impl RowAggregate for Naive {
 
 fn naive(call: &Call, arguments: &[DataType], num_filters: usize, poison: Option<Value>) -> Call {
     let output = call.output_type(arguments, num_filters).unwrap();
-    let aggregate = Arc::new(Naive { function: call.function.clone(), output, poison });
+    let argument = call.argument.iter().map(|argument| arguments[*argument].clone()).collect();
+    let aggregate = Arc::new(Naive { function: call.function.clone(), argument, output, poison });
     let function = Function::Fallback { aggregate, arguments: call.argument.into_iter().collect() };
     Call { function, argument: None, ..call.clone() }
 }
@@ -141,6 +147,15 @@ fn an_unbounded_frame_has_no_fallback() {
     let error = OverWindow::new(&spec(vec![DataType::Int64], vec![call])).unwrap_err();
     assert!(error.message().starts_with("naive over a window needs a bounded frame"), "{error}");
     assert!(error.message().contains("for ever; write RANGE BETWEEN"), "{error}");
+}
+
+#[test]
+fn a_fallback_made_for_other_columns_is_no_spec() {
+    let sum = naive(&call(Function::Sum, Some(0), seconds(1)), &[DataType::Int64], 0, None);
+    for arguments in [vec![DataType::Float64], vec![]] {
+        let error = OverWindow::new(&spec(arguments, vec![sum.clone()])).unwrap_err();
+        assert!(error.message().contains("other types than it was made for"), "{error}");
+    }
 }
 
 #[test]
