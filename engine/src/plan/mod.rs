@@ -11,6 +11,7 @@ mod checks;
 mod compile;
 mod explain;
 mod failure;
+pub mod fallback;
 mod graph;
 mod hidden;
 mod lineage;
