@@ -535,7 +535,7 @@ async fn snapshot_at(checkpoints: &Checkpoints, writer: &UnitWriter, at: i64) ->
 }
 
 async fn state_files(checkpoints: &Checkpoints) -> Vec<String> {
-    let listed = checkpoints.folder().list(&layout::state_folder(&unit())).await.unwrap();
+    let listed = checkpoints.folder().list(&state_folder(&unit())).await.unwrap();
     listed.into_iter().map(|object| object.name).collect()
 }
 
