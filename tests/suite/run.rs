@@ -13,3 +13,4 @@ mod outage;
 mod refused;
 mod replayed;
 mod shared;
+mod windows;

@@ -6,7 +6,8 @@ use chrono::{DateTime, SecondsFormat};
 
 use crate::checkpoint::layout::{PIPELINE_FILE, UNITS_FOLDER, manifest_path, parse_manifest_path};
 use crate::checkpoint::manifest::{
-    MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PipelineFile, Predecessor,
+    MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PipelineFile, Predecessor, Snapshot, StateKind,
+    StateTable,
 };
 use crate::checkpoint::store::{Folder, Stores};
 use crate::error::{Error, Result};
@@ -67,6 +68,12 @@ impl Inspector {
         };
         let pipeline = PipelineFile::from_bytes(&bytes, &folder.place(PIPELINE_FILE))?;
         Ok(Inspector { folder, pipeline })
+    }
+
+    /// The folder, where files of state are.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// Whose path it is.
@@ -147,6 +154,11 @@ pub fn fields(manifest: &Manifest) -> Vec<(String, String)> {
             add(&format!("sink {name}: file {}/{}", file.folder, file.name), text);
         }
     }
+    for snapshot in &manifest.state {
+        for (name, value) in snapshot_fields(snapshot) {
+            add(&name, value);
+        }
+    }
     for (name, model) in &manifest.models {
         add(&format!("model {name}"), format!("{} (sha256 {})", model.version, model.sha256));
     }
@@ -156,6 +168,24 @@ pub fn fields(manifest: &Manifest) -> Vec<(String, String)> {
     );
     add("written at", manifest.written_at.clone());
     add("written by", manifest.writer.to_string());
+    fields
+}
+
+fn snapshot_fields(snapshot: &Snapshot) -> Vec<(String, String)> {
+    let kind = match snapshot.kind {
+        StateKind::Full => "full",
+        StateKind::Delta => "delta",
+    };
+    let at = format!("state at {}", snapshot.offset);
+    let bytes = snapshot.bytes();
+    let mut fields = vec![(at.clone(), format!("{kind}, {bytes} bytes, watermark {}", watermark(snapshot.watermark)))];
+    for (name, operator) in &snapshot.operators {
+        let rows = |table| operator.file(table).map_or(0, |file| file.rows);
+        let (keys, rows) = (rows(StateTable::Slots), rows(StateTable::Rows));
+        let bytes: u64 = operator.files.iter().map(|file| file.bytes).sum();
+        let text = format!("{keys} keys, {rows} rows, {bytes} bytes, fingerprint {}", operator.fingerprint);
+        fields.push((format!("{at}: {name}"), text));
+    }
     fields
 }
 
@@ -203,7 +233,8 @@ pub fn diff(before: &Manifest, after: &Manifest) -> Vec<Difference> {
 #[must_use]
 pub fn render_list(pipeline: &PipelineFile, units: &[UnitSummary]) -> String {
     let mut rows = vec![
-        ["unit", "manifests", "newest", "kind", "generation", "offset", "watermark", "written at"].map(str::to_owned),
+        ["unit", "manifests", "newest", "kind", "generation", "offset", "state at", "watermark", "written at"]
+            .map(str::to_owned),
     ];
     let mut problems = String::new();
     for summary in units {
@@ -217,12 +248,14 @@ pub fn render_list(pipeline: &PipelineFile, units: &[UnitSummary]) -> String {
                 kind(newest).split(' ').next().unwrap_or_default().to_owned(),
                 newest.generation.to_string(),
                 newest.offset.map_or_else(|| "none".into(), |offset| offset.to_string()),
+                newest.state.last().map_or_else(|| "none".into(), |snapshot| snapshot.offset.to_string()),
                 watermark(newest.watermark),
                 newest.written_at.clone(),
             ],
             Err(error) => {
                 problems.push_str(&format!("{error}\n"));
-                [unit, count, number, "damaged".into(), String::new(), String::new(), String::new(), String::new()]
+                let empty = String::new;
+                [unit, count, number, "damaged".into(), empty(), empty(), empty(), empty(), empty()]
             }
         });
     }

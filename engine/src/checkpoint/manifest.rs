@@ -189,6 +189,8 @@ pub struct StateFile {
 pub struct OperatorState {
     /// What the state depends on; that of another fingerprint is another state.
     pub fingerprint: String,
+    /// Names of the key columns, for people who query it.
+    pub keys: Vec<String>,
     /// None when no row had reached the unit; otherwise one per table.
     pub files: Vec<StateFile>,
 }

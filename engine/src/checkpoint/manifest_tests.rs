@@ -35,7 +35,10 @@ fn snapshot(at: i64, kind: StateKind) -> Snapshot {
         offset: offset(at),
         watermark: watermark(1_700_000_000_000_000 + at),
         kind,
-        operators: BTreeMap::from([("features.1".to_owned(), OperatorState { fingerprint: "12".repeat(32), files })]),
+        operators: BTreeMap::from([(
+            "features.1".to_owned(),
+            OperatorState { fingerprint: "12".repeat(32), keys: vec!["user_id".into()], files },
+        )]),
     }
 }
 

@@ -68,6 +68,7 @@ pub use manifest::{
 };
 pub use protocol::{
     Load, Progress, Recovery, Restore, Resume, StateDecision, WantedOperator, choose_snapshot, needed_snapshots,
+    newest_snapshots,
 };
 pub use store::{Folder, RetryPolicy, Stores, open_store};
 pub use writer::{CheckpointSettings, Checkpoints, Published, UnitWriter, WallClock};

@@ -314,6 +314,8 @@ pub struct WantedOperator {
     pub name: String,
     /// What its state depends on.
     pub fingerprint: String,
+    /// Names of its key columns.
+    pub keys: Vec<String>,
 }
 
 /// Where the state of a unit comes from.
@@ -396,6 +398,12 @@ fn snapshots_of(state: &[Snapshot], smallest: Offset) -> &[Snapshot] {
     let end = state.iter().take_while(|snapshot| snapshot.offset <= smallest).count();
     let start = state[..end].iter().rposition(|snapshot| snapshot.kind == StateKind::Full).unwrap_or(end);
     &state[start..end]
+}
+
+/// The snapshots that the newest state is made of.
+#[must_use]
+pub fn newest_snapshots(state: &[Snapshot]) -> &[Snapshot] {
+    state.last().map_or(&[], |last| snapshots_of(state, last.offset))
 }
 
 /// What a manifest at `offset`, whose sinks are at `smallest` or beyond, must name of `state`: the snapshots that recovery

@@ -434,7 +434,7 @@ fn snapshot(at: i64, kind: StateKind, operators: &[(&str, &str)]) -> Snapshot {
             batches: 1,
         };
         let files = vec![file(StateTable::Meta), file(StateTable::Slots), file(StateTable::Rows)];
-        (name.to_owned(), OperatorState { fingerprint: fingerprint.to_owned(), files })
+        (name.to_owned(), OperatorState { fingerprint: fingerprint.to_owned(), keys: Vec::new(), files })
     };
     let operators = operators.iter().map(|(name, fingerprint)| state(name, fingerprint)).collect();
     Snapshot { offset: offset(at), watermark: watermark(at), kind, operators }
@@ -451,6 +451,7 @@ fn wanted(operators: &[(&str, &str)]) -> Vec<WantedOperator> {
         index,
         name: (*name).to_owned(),
         fingerprint: (*fingerprint).to_owned(),
+        keys: Vec::new(),
     };
     operators.iter().enumerate().map(wanted).collect()
 }

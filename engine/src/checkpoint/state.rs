@@ -33,6 +33,8 @@ pub enum Part {
         name: String,
         /// What its state depends on.
         fingerprint: String,
+        /// Names of its key columns.
+        keys: Vec<String>,
         /// Its `meta` table; `None` when it holds nothing of the unit.
         meta: Option<RecordBatch>,
     },
@@ -58,14 +60,15 @@ pub async fn write_snapshot(
                 Some(writer) => writer.write(&slots, &rows).await?,
                 None => return Err(Error::internal("a piece of state came before its operator")),
             },
-            Some(Part::Operator { name, fingerprint, meta }) => {
+            Some(Part::Operator { name, fingerprint, keys, meta }) => {
                 finish(&mut current, &mut operators).await?;
                 match meta {
                     Some(meta) => {
-                        current = Some(OperatorWriter::new(&folder, &place, name, fingerprint, &meta).await?);
+                        let state = OperatorState { fingerprint, keys, files: Vec::new() };
+                        current = Some(OperatorWriter::new(&folder, &place, name, state, &meta).await?);
                     }
                     None => {
-                        operators.insert(name, OperatorState { fingerprint, files: Vec::new() });
+                        operators.insert(name, OperatorState { fingerprint, keys, files: Vec::new() });
                     }
                 }
             }
@@ -95,8 +98,8 @@ struct OperatorWriter {
     folder: Folder,
     place: String,
     name: String,
-    fingerprint: String,
-    meta: StateFile,
+    /// Its files so far: the `meta`.
+    state: OperatorState,
     /// `slots` and `rows`; begun with the first piece, which has their columns.
     tables: Option<(TableWriter, TableWriter)>,
 }
@@ -106,13 +109,13 @@ impl OperatorWriter {
         folder: &Folder,
         place: &str,
         name: String,
-        fingerprint: String,
+        mut state: OperatorState,
         meta: &RecordBatch,
     ) -> Result<OperatorWriter> {
         let mut writer = TableWriter::new(folder, place, &name, StateTable::Meta, meta.schema_ref())?;
         writer.write(meta).await?;
-        let meta = writer.finish().await?;
-        Ok(OperatorWriter { folder: folder.clone(), place: place.to_owned(), name, fingerprint, meta, tables: None })
+        state.files.push(writer.finish().await?);
+        Ok(OperatorWriter { folder: folder.clone(), place: place.to_owned(), name, state, tables: None })
     }
 
     async fn write(&mut self, slots: &RecordBatch, rows: &RecordBatch) -> Result<()> {
@@ -138,12 +141,11 @@ impl OperatorWriter {
                 (slots.file.batches, rows.file.batches) = (0, 0);
             }
         }
-        let mut files = vec![self.meta];
         if let Some((slots, rows)) = self.tables {
-            files.push(slots.finish().await?);
-            files.push(rows.finish().await?);
+            self.state.files.push(slots.finish().await?);
+            self.state.files.push(rows.finish().await?);
         }
-        Ok((self.name, OperatorState { fingerprint: self.fingerprint, files }))
+        Ok((self.name, self.state))
     }
 
     async fn abort(self) -> Result<()> {

@@ -27,7 +27,12 @@ async fn written(store: &Arc<InMemory>) -> BTreeMap<String, OperatorState> {
     let (sender, receiver) = channel(1);
     let writer = write_snapshot(folder(store), "units/s/t/0/state/5-g1-x".into(), receiver);
     let feed = async move {
-        let operator = |name: &str, meta| Part::Operator { name: name.into(), fingerprint: "f".into(), meta };
+        let operator = |name: &str, meta| Part::Operator {
+            name: name.into(),
+            fingerprint: "f".into(),
+            keys: vec!["k".into()],
+            meta,
+        };
         sender.send(operator("a.1", Some(batch("version", &[1])))).await.unwrap();
         sender.send(Part::Piece(batch("key", &[0, 1]), batch("time", &[10, 11, 12]))).await.unwrap();
         sender.send(Part::Piece(batch("key", &[2]), batch("time", &[]))).await.unwrap();
@@ -122,8 +127,12 @@ async fn a_snapshot_that_is_not_ended_is_given_up() {
     let store = Arc::new(InMemory::new());
     let writer = write_snapshot(folder(&store), "units/s/t/0/state/5-g1-x".into(), receiver);
     let feed = async move {
-        let operator =
-            Part::Operator { name: "a.1".into(), fingerprint: "f".into(), meta: Some(batch("version", &[1])) };
+        let operator = Part::Operator {
+            name: "a.1".into(),
+            fingerprint: "f".into(),
+            keys: Vec::new(),
+            meta: Some(batch("version", &[1])),
+        };
         sender.send(operator).await.unwrap();
         sender.send(Part::Piece(batch("key", &[0]), batch("time", &[10]))).await.unwrap();
     };

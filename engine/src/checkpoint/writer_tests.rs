@@ -530,7 +530,8 @@ async fn snapshot_at(checkpoints: &Checkpoints, writer: &UnitWriter, at: i64) ->
         checkpoints.folder().write(&path, Bytes::from_static(b"state")).await.unwrap();
         files.push(StateFile { table, path, bytes: 5, sha256: "0".repeat(64), rows: 1, batches: 1 });
     }
-    let operators = BTreeMap::from([("a.1".to_owned(), OperatorState { fingerprint: "f".into(), files })]);
+    let operators =
+        BTreeMap::from([("a.1".to_owned(), OperatorState { fingerprint: "f".into(), keys: Vec::new(), files })]);
     Snapshot { offset: offset(at), watermark: watermark(at), kind: StateKind::Full, operators }
 }
 

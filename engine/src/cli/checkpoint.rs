@@ -1,7 +1,8 @@
-//! `tidemill checkpoint list | show | diff`: what a pipeline has published. Reads only; a running pipeline does not notice.
+//! `tidemill checkpoint list | show | diff | query`: what a pipeline has published, and what its windows held. Reads only; a running pipeline does not notice.
 
 use std::path::Path;
 
+use super::state_tables::StateTables;
 use super::{Environment, load, print};
 use crate::checkpoint::inspect::{Inspector, diff, parse_unit, render_diff, render_list, render_manifest};
 use crate::checkpoint::{Manifest, ManifestNumber, Stores};
@@ -44,6 +45,17 @@ enum CheckpointCommand {
         /// Number of the second; the newest when left out.
         after: Option<u64>,
     },
+    /// SQL over the windows' state in the newest manifests.
+    Query {
+        #[command(flatten)]
+        place: CheckpointPlace,
+        /// A SELECT over the tables of the state.
+        #[arg(required_unless_present = "tables")]
+        sql: Option<String>,
+        /// Lists the tables and their columns.
+        #[arg(long)]
+        tables: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,6 +89,13 @@ async fn answer(command: &CheckpointCommand, environment: &Environment) -> Resul
             let inspector = open(place, environment).await?;
             let (before, after) = (find(&inspector, unit, Some(*before)).await?, find(&inspector, unit, *after).await?);
             Ok(render_diff(&diff(&before, &after)))
+        }
+        CheckpointCommand::Query { place, sql, .. } => {
+            let state = StateTables::open(open(place, environment).await?).await?;
+            match sql {
+                Some(sql) => state.query(sql).await,
+                None => state.list().await,
+            }
         }
     }
 }

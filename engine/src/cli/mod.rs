@@ -20,6 +20,7 @@ mod preview;
 mod replay;
 mod run;
 mod schema;
+mod state_tables;
 mod test;
 mod train;
 

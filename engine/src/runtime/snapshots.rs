@@ -88,6 +88,7 @@ pub(crate) fn wanted_operators(graph: &Graph, source: usize) -> Vec<WantedOperat
         index,
         name: info.name.clone(),
         fingerprint: info.fingerprint.clone(),
+        keys: info.keys.clone(),
     };
     operators.map(wanted).collect()
 }
@@ -98,7 +99,8 @@ pub(crate) fn empty_snapshot(offset: Offset, wanted: &[WantedOperator]) -> Vec<S
         return Vec::new();
     }
     let nothing = |operator: &WantedOperator| {
-        (operator.name.clone(), OperatorState { fingerprint: operator.fingerprint.clone(), files: Vec::new() })
+        let WantedOperator { name, fingerprint, keys, .. } = operator.clone();
+        (name, OperatorState { fingerprint, keys, files: Vec::new() })
     };
     let operators = wanted.iter().map(nothing).collect();
     vec![Snapshot { offset, watermark: Watermark::NONE, kind: StateKind::Full, operators }]
@@ -283,7 +285,8 @@ impl Snapshots {
                 match active.left.pop_front() {
                     Some((operator, meta)) => {
                         active.current = meta.is_some().then_some(operator.index);
-                        permit.send(Part::Operator { name: operator.name, fingerprint: operator.fingerprint, meta });
+                        let WantedOperator { name, fingerprint, keys, .. } = operator;
+                        permit.send(Part::Operator { name, fingerprint, keys, meta });
                     }
                     None => {
                         permit.send(Part::End);

@@ -7,7 +7,8 @@ fn snapshot(at: i64, kind: StateKind, bytes: u64) -> Snapshot {
     let file =
         StateFile { table: StateTable::Rows, path: String::new(), bytes, sha256: String::new(), rows: 1, batches: 1 };
     let files = if bytes == 0 { Vec::new() } else { vec![file] };
-    let operators = BTreeMap::from([("a.1".to_owned(), OperatorState { fingerprint: String::new(), files })]);
+    let operators =
+        BTreeMap::from([("a.1".to_owned(), OperatorState { fingerprint: String::new(), keys: Vec::new(), files })]);
     Snapshot { offset: Offset::new(at).unwrap(), watermark: Watermark::NONE, kind, operators }
 }
 

@@ -498,3 +498,7 @@ mod tests {
         assert!(trigger.is_due((1, 0), Duration::ZERO, true));
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod state_tests;
