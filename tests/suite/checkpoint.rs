@@ -295,6 +295,7 @@ impl Run {
                 offset: reader.next,
                 watermark: here,
                 sinks: BTreeMap::from([("archive".to_owned(), archive)]),
+                restart: None,
                 models: BTreeMap::new(),
                 sql_fingerprint: String::new(),
             };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sink::StagedFile;
-use crate::types::{Epoch, Generation, Offset, StateUnit, Watermark};
+use crate::types::{Epoch, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// The version that this engine writes, and the only one that it reads.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -91,6 +91,19 @@ pub struct SinkProgress {
     pub files: Vec<StagedFile>,
 }
 
+/// Of a unit of an internal topic: a place that a restart may begin at, and what is known there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartPoint {
+    /// Next offset to read: at or below the position of every sink.
+    pub offset: Offset,
+    /// W before the record at `offset`.
+    #[serde(rename = "watermark_micros")]
+    pub watermark: Watermark,
+    /// What was seen in the records below `offset`: `source/topic`, partition, and the record's offset and ordinal.
+    pub seen: SeenPositions,
+}
+
 /// The identity of a model that was in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,6 +172,9 @@ pub struct Manifest {
     pub watermark: Watermark,
     /// By sink.
     pub sinks: BTreeMap<String, SinkProgress>,
+    /// Of a unit of an internal topic: where a restart begins. Absent: at the smallest position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartPoint>,
     /// Names of the state's files. Version 1 has none, and refuses a manifest that names some.
     pub state: Vec<String>,
     /// Models in use, by name.
@@ -240,6 +256,13 @@ impl Manifest {
             None if self.sinks.is_empty() && self.watermark == Watermark::NONE => return Ok(()),
             None => return Err("it has progress of sinks, and no offset".into()),
         };
+        if let Some(restart) = &self.restart {
+            let smallest =
+                self.sinks.values().map(|sink| sink.position).min().map_or(offset, |least| least.min(offset));
+            if restart.offset > smallest || restart.watermark.get() > self.watermark.get() {
+                return Err(format!("a restart would begin at {}, beyond the position {smallest}", restart.offset));
+            }
+        }
         for (sink, progress) in &self.sinks {
             check_sink(progress, offset, self.watermark).map_err(|problem| format!("sink {sink}: {problem}"))?;
         }

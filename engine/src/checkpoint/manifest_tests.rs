@@ -54,6 +54,7 @@ fn manifest() -> Manifest {
         offset: Some(offset(200)),
         watermark: watermark(1_700_000_060_000_000),
         sinks: BTreeMap::from([("alerts".to_owned(), alerts), ("archive".to_owned(), archive)]),
+        restart: None,
         state: Vec::new(),
         models: BTreeMap::from([("fraud".to_owned(), ModelVersion { version: "3".into(), sha256: "ab".repeat(32) })]),
         sql_fingerprint: "cd".repeat(32),

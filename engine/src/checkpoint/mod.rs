@@ -61,7 +61,7 @@ mod writer;
 use sha2::{Digest as _, Sha256};
 
 pub use finish::{CommitPermit, finish_files};
-pub use manifest::{Manifest, ManifestKind, ManifestNumber, ModelVersion, SinkProgress, WriterIdentity};
+pub use manifest::{Manifest, ManifestKind, ManifestNumber, ModelVersion, RestartPoint, SinkProgress, WriterIdentity};
 pub use protocol::{Progress, Recovery, Resume};
 pub use store::{Folder, RetryPolicy, Stores, open_store};
 pub use writer::{CheckpointSettings, Checkpoints, Published, UnitWriter, WallClock};

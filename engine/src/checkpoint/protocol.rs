@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoint::manifest::{
-    MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, ModelVersion, Predecessor, SinkProgress, WriterIdentity,
+    MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, ModelVersion, Predecessor, RestartPoint, SinkProgress,
+    WriterIdentity,
 };
 use crate::error::{Error, Result};
-use crate::types::{Epoch, Generation, Offset, StateUnit, Watermark};
+use crate::types::{Epoch, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// Who writes and when: what a new manifest says besides the progress.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Progress {
     pub watermark: Watermark,
     /// By sink; all sinks of the pipeline.
     pub sinks: BTreeMap<String, SinkProgress>,
+    /// Of a unit of an internal topic: where a restart begins.
+    pub restart: Option<RestartPoint>,
     /// Models in use.
     pub models: BTreeMap<String, ModelVersion>,
     /// Fingerprint of the SQL.
@@ -71,6 +74,7 @@ pub fn claim_after(
         offset: newest.and_then(|newest| newest.offset),
         watermark: newest.map_or(Watermark::NONE, |newest| newest.watermark),
         sinks: newest.map(|newest| newest.sinks.clone()).unwrap_or_default(),
+        restart: newest.and_then(|newest| newest.restart.clone()),
         state: Vec::new(),
         models: newest.map(|newest| newest.models.clone()).unwrap_or_default(),
         sql_fingerprint: newest.map(|newest| newest.sql_fingerprint.clone()).unwrap_or_default(),
@@ -118,6 +122,7 @@ pub fn checkpoint_after(last: &Manifest, progress: Progress, signature: Signatur
         offset: Some(progress.offset),
         watermark: progress.watermark,
         sinks: progress.sinks,
+        restart: progress.restart,
         state: Vec::new(),
         models: progress.models,
         sql_fingerprint: progress.sql_fingerprint,
@@ -133,6 +138,13 @@ fn refuse_going_back(last: &Manifest, progress: &Progress) -> Result<(), String>
     // I4
     if progress.watermark.get() < last.watermark.get() {
         return Err("the watermark goes back".into());
+    }
+    match (&last.restart, &progress.restart) {
+        (Some(before), Some(now)) if now.offset < before.offset || !now.seen.covers(&before.seen) => {
+            return Err("the place to restart from goes back".into());
+        }
+        (Some(_), None) => return Err("the place to restart from is gone".into()),
+        (Some(_), Some(_)) | (None, _) => {}
     }
     for (name, sink) in &progress.sinks {
         let Some(before) = last.sinks.get(name) else { continue };
@@ -244,6 +256,8 @@ pub struct Resume {
     pub offset: Offset,
     /// W before the record at `offset`.
     pub watermark: Watermark,
+    /// What was seen of an internal topic below `offset`.
+    pub seen: SeenPositions,
     /// Each sink of the pipeline, and where it is: rows of records below it are not to be given to it again. A sink that
     /// is new starts at `published`.
     pub positions: BTreeMap<String, Offset>,
@@ -280,6 +294,11 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
             (offset, watermark) = (sink.position, sink.watermark);
         }
     }
+    let mut seen = SeenPositions::default();
+    if let Some(restart) = &newest.restart {
+        // Never beyond a sink. What was seen is known there alone, so that is where reading begins.
+        (offset, watermark, seen) = (restart.offset, restart.watermark, restart.seen.clone());
+    }
     let gone = newest
         .sinks
         .iter()
@@ -289,6 +308,7 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
     Recovery::Resume(Resume {
         offset,
         watermark,
+        seen,
         positions,
         covered,
         published,

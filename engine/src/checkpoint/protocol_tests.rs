@@ -39,6 +39,7 @@ fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
         offset: offset(next),
         watermark: watermark(next),
         sinks: sinks.iter().map(|(name, sink)| ((*name).to_owned(), sink.clone())).collect(),
+        restart: None,
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }

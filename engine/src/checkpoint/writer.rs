@@ -352,6 +352,12 @@ impl UnitWriter {
         self.last.number
     }
 
+    /// Number of partitions that the unit's topic had when the pipeline first started on it, where that is known.
+    #[must_use]
+    pub fn num_first_partitions(&self) -> Option<u32> {
+        self.last.num_first_partitions
+    }
+
     /// The offset of the last manifest. After a restart reading may begin below it; nothing is published (and no sink
     /// asked to prepare) before it has been reached.
     #[must_use]

@@ -86,6 +86,7 @@ fn progress(next: i64, files: Vec<StagedFile>) -> Progress {
             "archive".to_owned(),
             SinkProgress { position: offset(next), watermark: watermark(next), covered: None, files },
         )]),
+        restart: None,
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }

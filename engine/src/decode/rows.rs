@@ -44,7 +44,8 @@ impl Decoder {
             Positions { units: &records.units, offsets: &records.offsets, timestamps_ms: &records.timestamps_ms };
         let Some(unit) = units.get(rows.assignment) else {
             let batch = RecordBatch::new_empty(self.table_schema.clone());
-            let nothing = Candidates { batch, records: Vec::new(), rejected: Vec::new(), num_stale: rows.len() };
+            let (records, rejected) = (Vec::new(), Vec::new());
+            let nothing = Candidates { batch, records, rejected, num_stale: rows.len(), num_repeated: 0 };
             return self.finish(nothing, positions);
         };
         let (mut columns, faults) = self.declared_columns(rows, unit)?;
@@ -64,7 +65,7 @@ impl Decoder {
         });
         let rejected = rejected.collect();
         let batch = new_batch(&self.table_schema, columns, accepted.len())?;
-        self.finish(Candidates { batch, records: accepted, rejected, num_stale: 0 }, positions)
+        self.finish(Candidates { batch, records: accepted, rejected, num_stale: 0, num_repeated: 0 }, positions)
     }
 
     /// The declared columns, bad rows included.

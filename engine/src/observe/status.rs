@@ -66,7 +66,7 @@ pub struct WorkerStatus {
     pub partitions: Vec<PartitionStatus>,
 }
 
-/// Where the records of a source went. `read = decoded + rejected + stale`, `late` are among the decoded (I6).
+/// Where the records of a source went. `read = decoded + rejected + stale + repeated`, `late` are among the decoded (I6).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCounts {
     /// Records read.
@@ -77,6 +77,9 @@ pub struct SourceCounts {
     pub rejected: u64,
     /// Records of a partition that was taken meanwhile; they are read again by its new owner.
     pub stale: u64,
+    /// Records of an internal topic that were in it before: the stage that writes it had crashed.
+    #[serde(default)]
+    pub repeated: u64,
     /// Rows below W of their partition.
     pub late: u64,
 }

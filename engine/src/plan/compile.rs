@@ -29,12 +29,12 @@ use crate::error::{Error, Result};
 use crate::pipeline::settings::{KafkaSink, Pipeline, Place, Sink, SinkConnector, Source, SqlText};
 
 /// A view or a sink's select.
-struct Query<'a> {
-    name: &'a str,
+pub(super) struct Query<'a> {
+    pub(super) name: &'a str,
     /// `view features`, `sink alerts`.
     part: String,
     text: &'a SqlText,
-    plan: LogicalPlan,
+    pub(super) plan: LogicalPlan,
     /// Sources and views, once per place where they are read.
     tables: Vec<String>,
 }
@@ -67,7 +67,7 @@ pub(super) fn compile(pipeline: &Pipeline, functions: &Functions) -> Result<Plan
 }
 
 /// A problem of no particular place.
-fn whole(pipeline: &Pipeline, error: &Error) -> Vec<PlanProblem> {
+pub(super) fn whole(pipeline: &Pipeline, error: &Error) -> Vec<PlanProblem> {
     let file = pipeline.views.first().map_or_else(|| pipeline.folder.clone(), |view| view.query.place.file.clone());
     vec![PlanProblem {
         place: Place { file, line: 1, column: 1 },
@@ -78,7 +78,7 @@ fn whole(pipeline: &Pipeline, error: &Error) -> Vec<PlanProblem> {
     }]
 }
 
-fn sources(
+pub(super) fn sources(
     pipeline: &Pipeline,
     analysis: &mut Analysis<'_>,
     problems: &mut Vec<PlanProblem>,
@@ -136,7 +136,7 @@ fn check(source: &Source, text: &SqlText, analysis: &Analysis<'_>) -> Result<Che
     }
 }
 
-fn views<'a>(
+pub(super) fn views<'a>(
     pipeline: &'a Pipeline,
     analysis: &mut Analysis<'_>,
     problems: &mut Vec<PlanProblem>,

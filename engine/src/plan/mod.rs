@@ -14,6 +14,7 @@ mod graph;
 mod hidden;
 mod mentions;
 mod once;
+mod outline;
 mod problem;
 mod segment;
 mod session;
@@ -30,6 +31,8 @@ use datafusion::execution::TaskContext;
 pub use failure::{Failure, FailureClass};
 pub use graph::{EpochOutput, FailedRow, Graph};
 pub use mentions::{Mentions, mentions};
+pub(crate) use outline::{Outline, outline};
+pub(crate) use problem::choices;
 pub use problem::{PlanProblem, Refusal};
 pub use session::{Call, CallArgument, CallCheck, Functions};
 

@@ -10,25 +10,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::Checkpointer;
 use super::driver::{Driver, SinkLane, SourceLane};
-use super::worker::{Feed, Trigger, Worker};
+use super::repartition::staged;
+use super::worker::{Feed, Trigger, Upstream, Worker};
 use super::{clock, functions};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
+use crate::decode::internal::Stamp;
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
 use crate::model;
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
 use crate::observe::status::{ModelStatus, SourceCounts, StatusBoard};
-use crate::pipeline::settings::{DEAD_LETTER_NAME, Pipeline, SinkConnector, Source as SourceSettings, SourceConnector};
+use crate::pipeline::settings::{
+    DEAD_LETTER_NAME, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings, SourceConnector, Until,
+};
 use crate::plan::{self, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
-use crate::sink::kafka::KafkaSink;
+use crate::sink::kafka::{KafkaSink, ensure_internal_topic};
 use crate::sink::parquet::{ParquetParts, ParquetSink};
 use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
 use crate::source::kafka::{KafkaSource, Membership, Opening};
-use crate::source::{AssignmentNumbers, Source, Waker};
+use crate::source::{AssignmentNumbers, Gate, Source, Waker};
 use tidemill_udfs::functions::Models;
 
 /// What a sink's rows are.
@@ -41,6 +45,8 @@ enum Rows {
 /// What all workers of a process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// In stages, where something in it is repartitioned.
+    pipeline: Pipeline,
     pub(crate) plan: Plan,
     stores: Stores,
     checkpoints: Option<Checkpoints>,
@@ -51,19 +57,26 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Loads models, compiles the plan and opens the checkpoint.
+    /// Loads models, compiles the plan, opens the checkpoint, and makes internal topics that are not there.
     pub(crate) fn build(
         pipeline: &Pipeline,
         env: &BTreeMap<String, String>,
         io: &Handle,
         status: &StatusBoard,
     ) -> Result<Shared> {
-        let (plan, models) = compile(pipeline, env, io)?;
+        let models = load_models(pipeline, env, io)?;
+        let functions = functions::loaded(&models);
+        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
+        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
         });
-        let checkpoints = open_checkpoints(pipeline, &stores, env, io)?;
+        let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
+        for internal in pipeline.sources.iter().filter_map(|source| source.internal.as_ref()) {
+            ensure_internal_topic(internal, pipeline.run.stop_timeout)
+                .map_err(|error| error.context(format!("internal topic {}", internal.topic)))?;
+        }
         let versions = versions(&models);
         status.set_models(
             versions
@@ -76,14 +89,18 @@ impl Shared {
                 .collect(),
         );
         let numbers = AssignmentNumbers::default();
-        Ok(Shared { plan, stores, checkpoints, models: versions, numbers, io: io.clone(), env: env.clone() })
+        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, io: io.clone(), env: env.clone() })
     }
 }
 
-/// Loads a pipeline's models and compiles its plan: what a run and a replay have in common.
-pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+fn load_models(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<Arc<Models>> {
     let lookup = |name: &str| env.get(name).cloned();
-    let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
+    Ok(Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?))
+}
+
+/// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
+pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+    let models = load_models(pipeline, env, io)?;
     let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
     Ok((plan, models))
 }
@@ -122,9 +139,7 @@ fn open_checkpoints(
 }
 
 /// One worker, not yet started.
-#[expect(clippy::too_many_arguments, reason = "each is another part of the process that a worker is given")]
 pub(crate) fn worker(
-    pipeline: &Pipeline,
     shared: &Shared,
     index: usize,
     waker: Waker,
@@ -133,11 +148,14 @@ pub(crate) fn worker(
     status: &StatusBoard,
     latency: &Latency,
 ) -> Result<Worker> {
+    let pipeline = &shared.pipeline;
     let membership = membership(pipeline)?;
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
     for (number, source) in pipeline.sources.iter().enumerate() {
+        let upstream = source.internal.as_ref().map(|internal| upstream(pipeline, source, internal));
         let seat = Seat {
+            gate: upstream.as_ref().and_then(|upstream| upstream.gate.clone()),
             membership,
             numbers: &shared.numbers,
             io: &shared.io,
@@ -147,10 +165,10 @@ pub(crate) fn worker(
             waker: waker.clone(),
         };
         let opened = open_source(source, seat)?;
-        feeds.push(Feed { source: opened, pending: Vec::new(), has_ended: false, is_assigned: false });
+        feeds.push(Feed { source: opened, pending: Vec::new(), has_ended: false, is_assigned: false, upstream });
         lanes.push(SourceLane {
             name: source.name.clone(),
-            decoder: Decoder::new(source, shared.plan.checks(number))?,
+            decoder: decoder(source, number, shared)?,
             rejection_rate: RejectionRate::new(source),
             max_record_bytes: source.max_record_bytes,
             metrics: SourceMetrics::new(&source.name),
@@ -214,8 +232,32 @@ fn membership(pipeline: &Pipeline) -> Result<Membership> {
     }
 }
 
+fn decoder(source: &SourceSettings, number: usize, shared: &Shared) -> Result<Decoder> {
+    match &source.internal {
+        None => Decoder::new(source, shared.plan.checks(number)),
+        Some(internal) => Decoder::of_internal(source, internal, stamp(internal, shared)?),
+    }
+}
+
+/// What tells the rows of an internal topic from everything else that may be in it.
+fn stamp(internal: &InternalTopic, shared: &Shared) -> Result<Stamp> {
+    let checkpoints = shared.checkpoints.as_ref().ok_or_else(|| {
+        Error::invalid("stages go on from where their checkpoints say; add `checkpoint: { path: ... }` to the pipeline")
+    })?;
+    Ok(Stamp::new(checkpoints.pipeline_id(), &internal.columns, &internal.by, &internal.event_time))
+}
+
+/// What writes the topic that an internal source reads, by the sources' places in the pipeline.
+fn upstream(pipeline: &Pipeline, source: &SourceSettings, internal: &InternalTopic) -> Upstream {
+    let is_upstream = |(_, source): &(usize, &SourceSettings)| internal.upstream.contains(&source.name);
+    let sources = pipeline.sources.iter().enumerate().filter(is_upstream).map(|(number, _)| number).collect();
+    let ends = matches!(&source.connector, SourceConnector::Kafka(kafka) if kafka.until == Until::Now);
+    Upstream { sources, gate: ends.then(Gate::default) }
+}
+
 /// Whose source it is.
 struct Seat<'a> {
+    gate: Option<Gate>,
     membership: Membership,
     numbers: &'a AssignmentNumbers,
     io: &'a Handle,
@@ -226,7 +268,7 @@ struct Seat<'a> {
 }
 
 fn open_source(source: &SourceSettings, seat: Seat<'_>) -> Result<Box<dyn Source>> {
-    let Seat { membership, numbers, io, env, worker, num_workers, waker } = seat;
+    let Seat { gate, membership, numbers, io, env, worker, num_workers, waker } = seat;
     match &source.connector {
         SourceConnector::Kafka(settings) => {
             let opening = Opening {
@@ -236,6 +278,7 @@ fn open_source(source: &SourceSettings, seat: Seat<'_>) -> Result<Box<dyn Source
                 max_record_bytes: source.max_record_bytes,
                 numbers: numbers.clone(),
                 waker,
+                gate,
             };
             Ok(Box::new(KafkaSource::open(opening)?))
         }
@@ -274,7 +317,8 @@ impl<'a> Alone<'a> {
     pub(crate) fn open(&self, source: &SourceSettings) -> Result<Box<dyn Source>> {
         let (numbers, io, env) = (&self.numbers, self.io, self.env);
         let waker = self.waker.clone();
-        open_source(source, Seat { membership: Membership::Alone, numbers, io, env, worker: 0, num_workers: 1, waker })
+        let (gate, membership) = (None, Membership::Alone);
+        open_source(source, Seat { gate, membership, numbers, io, env, worker: 0, num_workers: 1, waker })
     }
 }
 
@@ -300,6 +344,9 @@ fn open_sink(
             checkpoints.register_staging(&folder, &owner);
             let parts = ParquetParts { folder, owner, runtime: shared.io.clone(), clock: Arc::new(clock::monotonic()) };
             Ok(Box::new(ParquetSink::new(settings, parts)))
+        }
+        (SinkConnector::Internal(internal), _) => {
+            Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared)?, timeout)?))
         }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }

@@ -11,13 +11,14 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::driver::Driver;
+use super::restart_points::RestartPoints;
 use super::{clock, tasks};
-use crate::checkpoint::{Checkpoints, ModelVersion, Progress, Recovery, SinkProgress, UnitWriter};
+use crate::checkpoint::{Checkpoints, ModelVersion, Progress, Recovery, RestartPoint, SinkProgress, UnitWriter};
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
 use crate::sink::{PrepareRequest, PreparedUnit};
 use crate::source::StartAt;
-use crate::types::{Assignment, Epoch, Offset, StateUnit, Watermark};
+use crate::types::{Assignment, Epoch, Offset, SeenPositions, StateUnit, Watermark};
 
 /// First pause before a store that did not answer is tried again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -40,7 +41,11 @@ pub(crate) struct Claimed {
     /// In the same order: where the ranges of each sink's files end.
     pub(crate) sinks_covered: Option<Vec<Offset>>,
     pub(crate) watermark: Watermark,
+    /// Of an internal topic: what was seen below the start.
+    pub(crate) seen: SeenPositions,
     pub(crate) published: Option<Offset>,
+    /// Number of partitions of its topic at the pipeline's first start on it, where that is known.
+    pub(crate) num_first_partitions: Option<u32>,
 }
 
 /// What of a unit belongs to a checkpoint in progress.
@@ -89,6 +94,7 @@ pub(crate) struct Checkpointer {
     writers: BTreeMap<Assignment, UnitWriter>,
     /// What this process published last of each unit, and when.
     latest: BTreeMap<Assignment, (Progress, Instant)>,
+    restart_points: RestartPoints,
     state: State,
     due: Instant,
     metrics: WorkerMetrics,
@@ -114,6 +120,7 @@ impl Checkpointer {
             sql_fingerprint,
             writers: BTreeMap::new(),
             latest: BTreeMap::new(),
+            restart_points: RestartPoints::default(),
             state: State::Idle,
             due: clock::now() + interval,
             metrics,
@@ -152,6 +159,7 @@ impl Checkpointer {
         for ((assignment, unit), result) in units.iter().zip(results) {
             let (writer, recovered) = result.map_err(|error| error.context(format!("claiming {unit}")))?;
             let mut claim = recovered_claim(*assignment, unit, recovered, sinks);
+            claim.num_first_partitions = writer.num_first_partitions();
             if claim.published.is_none() {
                 // Its first position is stored at once: until then a crash would have the settings resolved again.
                 self.due = clock::now();
@@ -163,6 +171,11 @@ impl Checkpointer {
             claimed.push(claim);
         }
         Ok(claimed)
+    }
+
+    /// Says where a unit of an internal topic starts.
+    pub(crate) fn start_at(&mut self, assignment: Assignment, point: RestartPoint) {
+        self.restart_points.note(assignment, point);
     }
 
     /// Moves the checkpoint in progress on, or begins one that is due. Never waits.
@@ -219,6 +232,13 @@ impl Checkpointer {
                 watermark: driver.sources[held.source].decoder.watermark(assignment),
             })
             .collect();
+        for (assignment, held) in held() {
+            let decoder = &driver.sources[held.source].decoder;
+            if let Some(seen) = decoder.seen(assignment) {
+                let (offset, watermark) = (held.processed, decoder.watermark(assignment));
+                self.restart_points.note(assignment, RestartPoint { offset, watermark, seen });
+            }
+        }
         let upto = held().map(|(assignment, held)| (assignment, held.processed, held.unit.clone())).collect();
         let request = PrepareRequest { upto, close };
         let mut prepared = Vec::new();
@@ -247,13 +267,15 @@ impl Checkpointer {
         let names: Vec<String> = driver.all_sinks().map(|lane| lane.name.clone()).collect();
         let mut jobs = Vec::with_capacity(units.len());
         for unit in units {
-            let sinks =
+            let sinks: BTreeMap<String, SinkProgress> =
                 names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
+            let slowest = sinks.values().map(|sink| sink.position).min().unwrap_or(unit.processed);
             let progress = Progress {
                 epoch,
                 offset: unit.processed,
                 watermark: unit.watermark,
                 sinks,
+                restart: self.restart_points.at_or_below(unit.assignment, slowest.min(unit.processed)),
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
             };
@@ -314,6 +336,7 @@ impl Checkpointer {
     /// Says that no writer of these units lives here any more.
     pub(crate) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
         self.latest.retain(|assignment, _| !assignments.contains(assignment));
+        self.restart_points.forget(assignments);
         let writers: Vec<UnitWriter> =
             assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
         for result in self.io.block_on(join_all(writers.into_iter().map(UnitWriter::release))) {
@@ -324,6 +347,7 @@ impl Checkpointer {
 
     /// Drops the claims of units that are somebody else's now, without a word to the store: the new owner's claim fences us.
     pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
+        self.restart_points.forget(assignments);
         for assignment in assignments {
             self.writers.remove(assignment);
             self.latest.remove(assignment);
@@ -339,7 +363,9 @@ fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
         sink_positions: None,
         sinks_covered: None,
         watermark: Watermark::NONE,
+        seen: SeenPositions::default(),
         published: None,
+        num_first_partitions: None,
     }
 }
 
@@ -359,7 +385,9 @@ fn recovered_claim(assignment: Assignment, unit: &StateUnit, recovery: Recovery,
                 sink_positions: Some(sinks.iter().map(position).collect()),
                 sinks_covered: Some(sinks.iter().map(covered).collect()),
                 watermark: resume.watermark,
+                seen: resume.seen,
                 published: Some(resume.published),
+                num_first_partitions: None,
             }
         }
     }

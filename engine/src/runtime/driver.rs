@@ -130,6 +130,7 @@ struct Lane {
     records: RecordBlock,
     rejected: Vec<Rejected>,
     num_stale: usize,
+    num_repeated: usize,
     num_late: usize,
     num_rows: usize,
     /// W of each unit that has rejected records, after the block was decoded.
@@ -234,6 +235,7 @@ impl Driver {
             records,
             rejected: decoded.rejected,
             num_stale: decoded.num_stale,
+            num_repeated: decoded.num_repeated,
             num_late: decoded.num_late,
             num_rows,
             watermarks,
@@ -262,23 +264,25 @@ impl Driver {
         let (read, rejected) = (lane.records.len() as u64, lane.rejected.len() as u64);
         let decoded = (lane.num_rows as u64)
             .saturating_sub(lane.rejected.iter().filter(|one| one.reason == Reason::SqlError).count() as u64);
-        let outcome = decoded + rejected + lane.num_stale as u64;
+        let outcome = decoded + rejected + (lane.num_stale + lane.num_repeated) as u64;
         if outcome != read {
             // I6: a record that has no outcome, or two, is a bug that would lose or double rows.
             return Err(Error::internal(format!(
-                "source {}: {read} records were read, but {decoded} decoded, {rejected} rejected and {} stale",
-                source.name, lane.num_stale
+                "source {}: {read} records were read, but {decoded} decoded, {rejected} rejected, {} stale and {} repeated",
+                source.name, lane.num_stale, lane.num_repeated
             )));
         }
         source.counts.read += read;
         source.counts.decoded += decoded;
         source.counts.rejected += rejected;
         source.counts.stale += lane.num_stale as u64;
+        source.counts.repeated += lane.num_repeated as u64;
         source.counts.late += lane.num_late as u64;
         source.metrics.read.increment(read);
         source.metrics.bytes.increment(lane.records.num_bytes() as u64);
         source.metrics.decoded.increment(decoded);
         source.metrics.late.increment(lane.num_late as u64);
+        source.metrics.repeated.increment(lane.num_repeated as u64);
         for rejected in &lane.rejected {
             source.metrics.rejected(rejected.reason.as_str(), 1);
         }
@@ -404,7 +408,8 @@ mod tests {
                 w
             }),
         ]);
-        let lane = Lane { source: 0, records, rejected, num_stale: 0, num_late: 0, num_rows: 3, watermarks };
+        let lane =
+            Lane { source: 0, records, rejected, num_stale: 0, num_repeated: 0, num_late: 0, num_rows: 3, watermarks };
         let unit = UInt32Array::from(vec![1, 1, 1]);
         let offset = Int64Array::from(vec![11, 13, 14]);
         let event_time = Int64Array::from(vec![100, 90, 300]);

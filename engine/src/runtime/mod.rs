@@ -6,6 +6,8 @@ mod checkpointer;
 pub mod clock;
 mod driver;
 mod functions;
+mod repartition;
+mod restart_points;
 mod run;
 pub mod tasks;
 mod units;

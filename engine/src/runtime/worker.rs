@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio_util::sync::CancellationToken;
 
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{Checkpointer, Claimed};
 use super::clock;
 use super::driver::{Block, Driver};
 use super::units::HeldUnit;
+use crate::checkpoint::RestartPoint;
 use crate::error::{Error, Result};
 use crate::observe::metrics::partition_gauges;
 use crate::observe::status::{PartitionStatus, StatusBoard};
-use crate::source::{PartitionProgress, Source, SourceEvent, StartAt};
+use crate::source::{Gate, PartitionProgress, Source, SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, StateUnit};
 
 /// Longest sleep of a worker with nothing to do: how late it may notice that something went wrong without a wake-up.
@@ -35,6 +36,17 @@ pub(crate) struct Feed {
     pub(crate) has_ended: bool,
     /// Whether its partitions (perhaps none) have been named.
     pub(crate) is_assigned: bool,
+    /// Of an internal topic: what stands before it.
+    pub(crate) upstream: Option<Upstream>,
+}
+
+/// What writes the topic that a source reads.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// Sources whose rows go in.
+    pub(crate) sources: Vec<usize>,
+    /// Opens when they have all gone in; only sources with an end have one.
+    pub(crate) gate: Option<Gate>,
 }
 
 /// When an epoch starts and how large it may be.
@@ -95,6 +107,7 @@ impl Worker {
             let heard = self.listen()?;
             let ran = self.run_if_due()?;
             self.checkpointer.tick(&mut self.driver)?;
+            self.open_gates();
             if self.reported_at.elapsed() >= REPORT_INTERVAL {
                 self.report();
             }
@@ -106,6 +119,22 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Tells sources behind other stages when nothing more will be written for them: the stage has come to its end in the whole
+    /// group, and what it read here is published, which it is only when it was acknowledged.
+    fn open_gates(&self) {
+        for feed in &self.feeds {
+            let Some(Upstream { sources, gate: Some(gate) }) = &feed.upstream else { continue };
+            let is_done = |source: &usize| {
+                let Feed { has_ended, pending, .. } = &self.feeds[*source];
+                let mut units = self.driver.units.iter().filter(|(_, held)| held.source == *source);
+                *has_ended && pending.is_empty() && units.all(|(_, held)| held.published == Some(held.processed))
+            };
+            if !gate.is_open() && sources.iter().all(is_done) {
+                gate.open();
+            }
+        }
     }
 
     fn sleep(&self) {
@@ -212,12 +241,19 @@ impl Worker {
         let starts: Vec<(Assignment, StartAt)> = claimed.iter().map(|claim| (claim.assignment, claim.start)).collect();
         let resolved = self.feeds[index].source.start(&starts)?;
         for claim in claimed {
+            self.refuse_other_partitions(index, &claim)?;
             let Some((_, offset)) = resolved.iter().find(|(assignment, _)| *assignment == claim.assignment) else {
                 // Taken again while we claimed it: the revocation is on its way.
                 self.checkpointer.release(&[claim.assignment])?;
                 continue;
             };
             self.driver.sources[index].decoder.set_watermark(claim.assignment, claim.watermark);
+            if self.feeds[index].upstream.is_some() {
+                let Claimed { assignment, watermark, seen, .. } = &claim;
+                self.driver.sources[index].decoder.set_seen(*assignment, seen.clone());
+                let point = RestartPoint { offset: *offset, watermark: *watermark, seen: seen.clone() };
+                self.checkpointer.start_at(*assignment, point);
+            }
             let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![*offset; num_sinks]);
             let covered = claim.sinks_covered.unwrap_or_else(|| vec![*offset; num_sinks]);
             for (lane, covered) in self.driver.all_sinks().zip(covered) {
@@ -236,6 +272,23 @@ impl Worker {
         self.driver.metrics.units.set(self.driver.units.len() as f64);
         self.report();
         Ok(())
+    }
+
+    /// With another number of partitions a key's rows go to another place than before, and its history is in two.
+    fn refuse_other_partitions(&self, index: usize, claim: &Claimed) -> Result<()> {
+        let feed = &self.feeds[index];
+        let (Some(first), Some(_)) = (claim.num_first_partitions, &feed.upstream) else { return Ok(()) };
+        let now = feed.source.num_partitions(&claim.unit.topic).unwrap_or(first);
+        let after = u32::try_from(claim.unit.partition).map_or(0, |partition| partition.saturating_add(1));
+        if now == first && after <= first {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "source {}: the internal topic {} has {} partitions, and had {first} when this pipeline began to use it: the rows              of one key would be in two of them; name another topic under `repartition`, and start with another checkpoint path",
+            claim.unit.source,
+            claim.unit.topic,
+            now.max(after)
+        )))
     }
 
     /// Publishes all that was read of revoked units, and lets them go.

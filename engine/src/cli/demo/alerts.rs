@@ -54,6 +54,7 @@ impl Alerts {
             max_record_bytes: 1 << 20,
             numbers: AssignmentNumbers::default(),
             waker,
+            gate: None,
         })?;
         let expected = Arc::new(AtomicU64::new(NOT_YET));
         let goal = Arc::clone(&expected);

@@ -40,6 +40,8 @@ pub(super) fn source_of(columns: Vec<Column>) -> Source {
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 1_000,
+        repartition: None,
+        internal: None,
     }
 }
 

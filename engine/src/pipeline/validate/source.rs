@@ -44,6 +44,8 @@ impl Validator<'_> {
         };
         let settings = Source {
             name: name.to_string(),
+            repartition: self.source_repartition(name, source, &connector),
+            internal: None,
             connector,
             columns: self.columns(name, source),
             metadata: self.metadata(name, source),
@@ -154,7 +156,7 @@ impl Validator<'_> {
     }
 
     /// Reports a column that is not declared. One that is, but could not be used, was reported already.
-    fn unknown_column(&mut self, source: &str, path: &[&str], column: &str) {
+    pub(super) fn unknown_column(&mut self, source: &str, path: &[&str], column: &str) {
         let columns = self.names(&["sources", source, "columns"]);
         if columns.iter().any(|known| known == column) {
             return;

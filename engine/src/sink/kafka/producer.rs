@@ -104,6 +104,14 @@ impl ProducerContext for Deliveries {
     }
 }
 
+/// Whether records may follow one that the cluster refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gaps {
+    Possible,
+    /// The client is finished with the first refusal: nothing that was sent after it gets through.
+    Refused,
+}
+
 /// A record to be sent. The bytes are copied.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing<'a> {
@@ -160,9 +168,13 @@ impl Producer {
         topic: &str,
         linger: &str,
         batch_bytes: usize,
+        gaps: Gaps,
         timeout: Duration,
     ) -> Result<Producer> {
-        let config = producer_config(connection, linger, batch_bytes);
+        let mut config = producer_config(connection, linger, batch_bytes);
+        if gaps == Gaps::Refused {
+            config.set("enable.gapless.guarantee", "true");
+        }
         let deliveries = Deliveries { topic: topic.to_owned(), ..Deliveries::default() };
         let client = config.create_with_context(deliveries).map_err(config_error)?;
         let producer = Producer { client, topic: topic.to_owned(), half: 0, records: 0, bytes: 0 };
