@@ -11,5 +11,6 @@ mod live;
 mod observed;
 mod outage;
 mod refused;
+mod repartition;
 mod replayed;
 mod shared;

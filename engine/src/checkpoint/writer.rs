@@ -201,6 +201,19 @@ impl Checkpoints {
         )))
     }
 
+    /// Where a unit would go on, without claiming it: `None` when nothing was ever published of it.
+    pub async fn restart_offset(&self, unit: &StateUnit) -> Result<Option<Offset>> {
+        while let Some(newest) = self.shared.list(unit).await?.last() {
+            if let Some(newest) = self.shared.read(unit, *newest).await? {
+                return Ok(match recover(&newest, &self.shared.settings.sinks) {
+                    Recovery::Fresh => None,
+                    Recovery::Resume(resume) => Some(resume.offset),
+                });
+            }
+        }
+        Ok(None)
+    }
+
     /// What follows a claim that holds.
     async fn take_over(&self, claim: Manifest, listed: BTreeSet<ManifestNumber>) -> Result<(UnitWriter, Recovery)> {
         let recovery = recover(&claim, &self.shared.settings.sinks);

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::checkpointer::Checkpointer;
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::repartition::staged;
+use super::stages::{self, stamp};
 use super::worker::{Feed, Trigger, Upstream, Worker};
 use super::{clock, functions};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
-use crate::decode::internal::Stamp;
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
 use crate::model;
@@ -27,7 +27,7 @@ use crate::pipeline::settings::{
 use crate::plan::{self, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
-use crate::sink::kafka::{KafkaSink, ensure_internal_topic};
+use crate::sink::kafka::KafkaSink;
 use crate::sink::parquet::{ParquetParts, ParquetSink};
 use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
@@ -73,10 +73,7 @@ impl Shared {
             move |name| env.get(name).cloned()
         });
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
-        for internal in pipeline.sources.iter().filter_map(|source| source.internal.as_ref()) {
-            ensure_internal_topic(internal, pipeline.run.stop_timeout)
-                .map_err(|error| error.context(format!("internal topic {}", internal.topic)))?;
-        }
+        stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
         let versions = versions(&models);
         status.set_models(
             versions
@@ -235,16 +232,8 @@ fn membership(pipeline: &Pipeline) -> Result<Membership> {
 fn decoder(source: &SourceSettings, number: usize, shared: &Shared) -> Result<Decoder> {
     match &source.internal {
         None => Decoder::new(source, shared.plan.checks(number)),
-        Some(internal) => Decoder::of_internal(source, internal, stamp(internal, shared)?),
+        Some(internal) => Decoder::of_internal(source, internal, stamp(internal, shared.checkpoints.as_ref())?),
     }
-}
-
-/// What tells the rows of an internal topic from everything else that may be in it.
-fn stamp(internal: &InternalTopic, shared: &Shared) -> Result<Stamp> {
-    let checkpoints = shared.checkpoints.as_ref().ok_or_else(|| {
-        Error::invalid("stages go on from where their checkpoints say; add `checkpoint: { path: ... }` to the pipeline")
-    })?;
-    Ok(Stamp::new(checkpoints.pipeline_id(), &internal.columns, &internal.by, &internal.event_time))
 }
 
 /// What writes the topic that an internal source reads, by the sources' places in the pipeline.
@@ -346,7 +335,7 @@ fn open_sink(
             Ok(Box::new(ParquetSink::new(settings, parts)))
         }
         (SinkConnector::Internal(internal), _) => {
-            Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared)?, timeout)?))
+            Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
         }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }

@@ -9,6 +9,7 @@ mod functions;
 mod repartition;
 mod restart_points;
 mod run;
+mod stages;
 pub mod tasks;
 mod units;
 mod worker;

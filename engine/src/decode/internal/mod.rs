@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use decode::{Foreign, Prefix, RowDecoder};
 pub(crate) use encode::RowEncoder;
 pub(super) use rows::InternalRows;
+pub(crate) use rows::refuse_foreign;
 
 const MAGIC: u8 = 0xF5;
 const VERSION: u8 = 1;

@@ -22,7 +22,7 @@ use super::super::reason::{Reason, Rejected};
 use super::{Foreign, Prefix, RowDecoder, Stamp, VERSION};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::InternalTopic;
-use crate::types::{Assignment, RecordBlock, SeenPosition, SeenPositions, Units};
+use crate::types::{Assignment, RecordBlock, SeenPosition, SeenPositions, StateUnit, Units};
 
 /// The form of an internal topic, and what was seen of it.
 #[derive(Debug)]
@@ -81,7 +81,10 @@ impl InternalRows {
                     rejected.push(foreign(record));
                     continue;
                 }
-                Err(other) => return Err(refused(other, Assignment(unit), block.offsets[record], units)),
+                Err(other) => {
+                    let place = units.get(Assignment(unit)).map(ToString::to_string).unwrap_or_default();
+                    return Err(refused(other, &place, block.offsets[record]));
+                }
             };
             if self.is_first(&mut run, unit, &prefix) {
                 records.push(record);
@@ -161,9 +164,22 @@ fn foreign(record: usize) -> Rejected {
     Rejected { record, reason: Reason::ForeignRecord, detail: None }
 }
 
+/// Whether the next record of an internal topic is one that must not be read, and must not be written behind.
+pub(crate) fn refuse_foreign(
+    unit: &StateUnit,
+    offset: i64,
+    payload: &[u8],
+    stamp: Stamp,
+    schema: &SchemaRef,
+) -> Result<()> {
+    match RowDecoder::new(schema.clone(), stamp)?.prefix(payload) {
+        Ok(_) | Err(Foreign::NotOurs) => Ok(()),
+        Err(other) => Err(refused(other, &unit.to_string(), offset)),
+    }
+}
+
 /// Records that somebody meant to be read here, and that must not be left out.
-fn refused(foreign: Foreign, unit: Assignment, offset: i64, units: &Units) -> Error {
-    let place = units.get(unit).map_or_else(String::new, ToString::to_string);
+fn refused(foreign: Foreign, place: &str, offset: i64) -> Error {
     let what = match foreign {
         Foreign::NotOurs => "is not one of this pipeline".to_owned(),
         Foreign::Version(version) => format!(

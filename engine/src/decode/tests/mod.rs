@@ -2,6 +2,7 @@
 
 mod cases;
 mod properties;
+mod repeated;
 mod rows;
 mod watermarks;
 

@@ -14,8 +14,9 @@ use crate::source::kafka::{embedded, now};
 /// Pause before a cluster that did not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Makes sure that an internal topic is there and keeps all records for a while. Waits at most `timeout` for the cluster.
-pub fn ensure_internal_topic(internal: &InternalTopic, timeout: Duration) -> Result<()> {
+/// Makes sure that an internal topic is there and keeps all records for a while; the number of partitions of one that was there.
+/// Waits at most `timeout` for the cluster.
+pub fn ensure_internal_topic(internal: &InternalTopic, timeout: Duration) -> Result<Option<u32>> {
     let began = now();
     loop {
         match ensure(internal) {
@@ -28,7 +29,7 @@ pub fn ensure_internal_topic(internal: &InternalTopic, timeout: Duration) -> Res
     }
 }
 
-fn ensure(internal: &InternalTopic) -> Result<()> {
+fn ensure(internal: &InternalTopic) -> Result<Option<u32>> {
     let topic = &*internal.topic;
     let is_embedded = embedded::is_embedded(&internal.connection.bootstrap_servers);
     let admin = KafkaAdmin::open(&internal.connection)?;
@@ -46,7 +47,7 @@ fn ensure(internal: &InternalTopic) -> Result<()> {
         };
         if was_made {
             tracing::info!(topic, partitions = number, "the internal topic was made");
-            return Ok(());
+            return Ok(None);
         }
         found = admin.num_partitions(topic)?;
     }
@@ -57,7 +58,10 @@ fn ensure(internal: &InternalTopic) -> Result<()> {
             "expected {wanted} partitions, as `partitions` says, found {found}; mend `partitions`, or name another topic"
         )));
     }
-    if is_embedded { Ok(()) } else { refuse_compaction(&admin, topic) }
+    if !is_embedded {
+        refuse_compaction(&admin, topic)?;
+    }
+    Ok(found)
 }
 
 fn make(admin: &KafkaAdmin, internal: &InternalTopic, number: u32) -> Result<bool> {

@@ -22,6 +22,7 @@ mod native;
 mod opening;
 mod pace;
 mod partitions;
+mod peek;
 mod reader;
 mod start;
 
@@ -43,6 +44,7 @@ use crate::types::{Assignment, Offset};
 #[cfg(test)]
 pub(crate) use self::connection::testing;
 pub(crate) use self::connection::{client_config, client_error, config_error, log_line, now, set_all};
+pub(crate) use self::peek::peek;
 
 /// Who shares the topics' partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
