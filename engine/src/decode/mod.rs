@@ -21,6 +21,7 @@ pub(crate) mod internal;
 mod json;
 mod metadata;
 mod number;
+mod partitioner;
 mod reason;
 mod rejection_rate;
 mod rows;
@@ -37,6 +38,7 @@ use crate::error::Result;
 
 pub use dead_letter::{dead_letter_batch, dead_letter_schema};
 pub use decoder::{Decoded, Decoder};
+pub use partitioner::KeyCheck;
 pub use reason::{Reason, Rejected};
 pub use rejection_rate::RejectionRate;
 pub use schema::{arrow_type, table_schema};

@@ -27,6 +27,8 @@ pub mod name {
     pub const ROWS_LATE: &str = "tidemill_rows_late_total";
     /// Records of an internal topic that were in it before.
     pub const RECORDS_REPEATED: &str = "tidemill_records_repeated_total";
+    /// Records whose message key belongs to another partition.
+    pub const RECORDS_MISPLACED: &str = "tidemill_records_misplaced_total";
     /// Records skipped because they were gone from the log.
     pub const RECORDS_LOST: &str = "tidemill_records_lost_total";
     /// Rows given to a sink.
@@ -71,6 +73,11 @@ pub fn describe() {
         Unit::Count,
         "records of an internal topic that were written again after a crash, and left out"
     );
+    describe_counter!(
+        name::RECORDS_MISPLACED,
+        Unit::Count,
+        "records in another partition than the one that their message key belongs to by the source's partitioner"
+    );
     describe_counter!(name::RECORDS_LOST, Unit::Count, "offsets skipped because they were gone from the log");
     describe_counter!(name::ROWS_OUT, Unit::Count, "rows given to a sink");
     describe_counter!(name::EPOCHS, Unit::Count, "epochs run");
@@ -106,6 +113,8 @@ pub struct SourceMetrics {
     pub late: Counter,
     /// See [`name::RECORDS_REPEATED`].
     pub repeated: Counter,
+    /// See [`name::RECORDS_MISPLACED`].
+    pub misplaced: Counter,
     /// See [`name::RECORDS_LOST`].
     pub lost: Counter,
 }
@@ -128,6 +137,7 @@ impl SourceMetrics {
             decoded: of(name::RECORDS_DECODED),
             late: of(name::ROWS_LATE),
             repeated: of(name::RECORDS_REPEATED),
+            misplaced: of(name::RECORDS_MISPLACED),
             lost: of(name::RECORDS_LOST),
         }
     }

@@ -82,6 +82,9 @@ pub struct SourceCounts {
     pub repeated: u64,
     /// Rows below W of their partition.
     pub late: u64,
+    /// Records whose message key belongs to another partition, where the source's `partitioner` is known.
+    #[serde(default)]
+    pub misplaced: u64,
 }
 
 /// Where a partition stands.

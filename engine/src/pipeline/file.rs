@@ -163,6 +163,10 @@ pub(super) struct KafkaSourceFile {
     /// Time between looks for new topics and partitions.
     #[serde(default = "ten_seconds")]
     pub(super) metadata_refresh: Text<Duration>,
+    /// How the topic's producers choose a key's partition. With it records in other partitions are counted and reported: their
+    /// keys' histories are in pieces. Needs `partitioned_by`.
+    #[serde(default)]
+    pub(super) partitioner: PartitionerFile,
     /// Sends the rows through a topic that is keyed by other columns; views and sinks read them from there.
     pub(super) repartition: Option<RepartitionFile>,
     #[serde(flatten)]
@@ -415,6 +419,19 @@ pub(super) enum StartFile {
     Timestamp(Text<TimestampMillis>),
     /// At explicit offsets, `"topic/partition": offset`; partitions that are not named start at the oldest record.
     Offsets(BTreeMap<String, u64>),
+}
+
+/// How producers choose a key's partition.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PartitionerFile {
+    /// Not known: records are not looked at.
+    #[default]
+    None,
+    /// As Kafka's Java clients do.
+    Murmur2,
+    /// As librdkafka and what is built on it do by default.
+    Crc32,
 }
 
 /// When reading ends.

@@ -175,6 +175,17 @@ pub struct KafkaSource {
     pub on_data_loss: DataLossPolicy,
     /// Time between looks for new topics and partitions.
     pub metadata_refresh: Duration,
+    /// How producers choose a key's partition; `None`: that is not known, and not looked at.
+    pub partitioner: Option<Partitioner>,
+}
+
+/// How producers choose the partition of a message key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitioner {
+    /// As Kafka's Java clients, and this engine.
+    Murmur2,
+    /// As librdkafka and what is built on it, by default.
+    Crc32,
 }
 
 /// Where to start reading.

@@ -15,7 +15,7 @@ use super::stages::{self, stamp};
 use super::worker::{Feed, Trigger, Upstream, Worker};
 use super::{clock, functions};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
-use crate::decode::{Decoder, RejectionRate};
+use crate::decode::{Decoder, KeyCheck, RejectionRate};
 use crate::error::{Error, Result};
 use crate::model;
 use crate::observe::latency::Latency;
@@ -167,6 +167,10 @@ pub(crate) fn worker(
             name: source.name.clone(),
             decoder: decoder(source, number, shared)?,
             rejection_rate: RejectionRate::new(source),
+            key_check: match &source.connector {
+                SourceConnector::Kafka(kafka) => kafka.partitioner.map(KeyCheck::new),
+                SourceConnector::Files(_) | SourceConnector::Generator(_) => None,
+            },
             max_record_bytes: source.max_record_bytes,
             metrics: SourceMetrics::new(&source.name),
             counts: SourceCounts::default(),

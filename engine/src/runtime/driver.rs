@@ -12,7 +12,7 @@ use metrics::Counter;
 
 use super::clock;
 use super::units::HeldUnits;
-use crate::decode::{Decoder, Reason, Rejected, RejectionRate, dead_letter_batch};
+use crate::decode::{Decoder, KeyCheck, Reason, Rejected, RejectionRate, dead_letter_batch};
 use crate::error::{Error, Result};
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics, rows_out};
@@ -27,6 +27,7 @@ pub(crate) struct SourceLane {
     pub(crate) name: String,
     pub(crate) decoder: Decoder,
     pub(crate) rejection_rate: Option<RejectionRate>,
+    pub(crate) key_check: Option<KeyCheck>,
     pub(crate) max_record_bytes: usize,
     pub(crate) metrics: SourceMetrics,
     pub(crate) counts: SourceCounts,
@@ -176,6 +177,7 @@ impl Driver {
             self.units.remove(*assignment);
             for source in &mut self.sources {
                 source.decoder.forget(*assignment);
+                source.key_check.iter_mut().for_each(|check| check.forget(*assignment));
             }
         }
         for lane in self.all_sinks() {
@@ -272,6 +274,9 @@ impl Driver {
                 source.name, lane.num_stale, lane.num_repeated
             )));
         }
+        let misplaced = source.key_check.as_mut().map_or(0, |check| check.num_misplaced(&lane.records));
+        source.counts.misplaced += misplaced;
+        source.metrics.misplaced.increment(misplaced);
         source.counts.read += read;
         source.counts.decoded += decoded;
         source.counts.rejected += rejected;

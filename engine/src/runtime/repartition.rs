@@ -145,6 +145,7 @@ impl Stages {
             rate_limit: None,
             on_data_loss: DataLossPolicy::Fail,
             metadata_refresh: first.metadata_refresh,
+            partitioner: None,
         });
         self.sinks.push(Sink {
             name: name.to_owned() + INTERNAL,

@@ -206,6 +206,46 @@ fn on_the_embedded_broker_rows_go_through_both_topics_once_and_a_second_run_goes
     }
 }
 
+#[test]
+fn records_in_other_partitions_than_their_keys_belong_to_are_counted() {
+    let kafka = EmbeddedKafka::start().unwrap();
+    kafka.create_topic("cards", 4).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = |partitioner: &str| {
+        format!(
+            "pipeline: keys
+sources:
+  cards:
+    connector: kafka
+    bootstrap_servers: \"{}\"
+    topic: cards
+    until: now
+    columns: {{ id: bigint not null }}
+    partitioned_by: [id]
+    partitioner: {partitioner}
+sinks:
+  out: {{ connector: parquet, path: \"{folder}/{partitioner}\", select: SELECT * FROM cards }}
+checkpoint: {{ path: \"{folder}/checkpoint_{partitioner}\" }}
+http: {{ listen: \"off\" }}
+",
+            kafka.bootstrap_servers(),
+            folder = folder.path().display()
+        )
+    };
+    let connection = &kafka_of(&load(&text("none"))).connection;
+    // As Java's producers have it.
+    let mut writer = KafkaWriter::open(connection, "cards", Duration::ZERO, Duration::from_secs(20)).unwrap();
+    for id in 0..400 {
+        writer.write(Some(id.to_string().as_bytes()), Some(format!("{{\"id\": {id}}}").as_bytes())).unwrap();
+    }
+    writer.flush(Duration::from_secs(20)).unwrap();
+    for (partitioner, expected) in [("none", 0..1), ("murmur2", 0..1), ("crc32", 200..400)] {
+        let counts = runtime::start(&load(&text(partitioner)), &BTreeMap::new()).unwrap().join().unwrap().counts();
+        assert_eq!(counts.decoded, 400);
+        assert!(expected.contains(&counts.misplaced), "{partitioner}: {}", counts.misplaced);
+    }
+}
+
 fn kafka_of(pipeline: &Pipeline) -> &KafkaSource {
     kafka(&pipeline.sources[0]).unwrap()
 }

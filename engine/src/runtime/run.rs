@@ -63,6 +63,7 @@ fn counts(status: &Status) -> SourceCounts {
         sum.stale += counts.stale;
         sum.repeated += counts.repeated;
         sum.late += counts.late;
+        sum.misplaced += counts.misplaced;
     }
     sum
 }

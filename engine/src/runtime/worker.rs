@@ -248,6 +248,11 @@ impl Worker {
                 continue;
             };
             self.driver.sources[index].decoder.set_watermark(claim.assignment, claim.watermark);
+            if let Some(check) = &mut self.driver.sources[index].key_check
+                && let Some(number) = self.feeds[index].source.num_partitions(&claim.unit.topic)
+            {
+                check.take_over(claim.assignment, &claim.unit, number);
+            }
             if self.feeds[index].upstream.is_some() {
                 let Claimed { assignment, watermark, seen, .. } = &claim;
                 self.driver.sources[index].decoder.set_seen(*assignment, seen.clone());

@@ -49,6 +49,7 @@ impl Alerts {
                 rate_limit: None,
                 on_data_loss: DataLossPolicy::Fail,
                 metadata_refresh: Duration::from_secs(10),
+                partitioner: None,
             },
             membership: Membership::Alone,
             max_record_bytes: 1 << 20,

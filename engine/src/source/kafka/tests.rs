@@ -40,6 +40,7 @@ fn settings(kafka: &EmbeddedKafka, topics: &[&str]) -> settings::KafkaSource {
         rate_limit: None,
         on_data_loss: DataLossPolicy::Fail,
         metadata_refresh: Duration::from_secs(1),
+        partitioner: None,
     }
 }
 
@@ -64,6 +65,7 @@ fn each_option_that_the_source_owns_is_refused_in_a_file() {
             rate_limit: None,
             on_data_loss: DataLossPolicy::Fail,
             metadata_refresh: Duration::from_secs(1),
+            partitioner: None,
         },
         membership: Membership::Group,
         max_record_bytes: 1 << 20,
