@@ -167,10 +167,7 @@ pub(crate) fn worker(
             name: source.name.clone(),
             decoder: decoder(source, number, shared)?,
             rejection_rate: RejectionRate::new(source),
-            key_check: match &source.connector {
-                SourceConnector::Kafka(kafka) => kafka.partitioner.map(KeyCheck::new),
-                SourceConnector::Files(_) | SourceConnector::Generator(_) => None,
-            },
+            key_check: key_check(source),
             max_record_bytes: source.max_record_bytes,
             metrics: SourceMetrics::new(&source.name),
             counts: SourceCounts::default(),
@@ -230,6 +227,13 @@ fn membership(pipeline: &Pipeline) -> Result<Membership> {
             pipeline.run.workers
         ))),
         None => Ok(Membership::Alone),
+    }
+}
+
+fn key_check(source: &SourceSettings) -> Option<KeyCheck> {
+    match &source.connector {
+        SourceConnector::Kafka(kafka) => kafka.partitioner.map(KeyCheck::new),
+        SourceConnector::Files(_) | SourceConnector::Generator(_) => None,
     }
 }
 

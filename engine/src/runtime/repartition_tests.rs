@@ -232,7 +232,8 @@ http: {{ listen: \"off\" }}
             folder = folder.path().display()
         )
     };
-    let connection = &kafka_of(&load(&text("none"))).connection;
+    let pipeline = load(&text("none"));
+    let connection = &kafka_of(&pipeline).connection;
     // As Java's producers have it.
     let mut writer = KafkaWriter::open(connection, "cards", Duration::ZERO, Duration::from_secs(20)).unwrap();
     for id in 0..400 {
