@@ -37,6 +37,7 @@ impl RowEncoder {
     pub(crate) fn encode(&mut self, batch: &RecordBatch, units: &Units) -> Result<()> {
         self.check(batch)?;
         let hidden = Hidden::of(batch)?;
+        check_order(&hidden)?;
         self.measure(batch, &hidden, units)?;
         self.data.clear();
         self.data.resize(self.ends.last().copied().unwrap_or(0), 0);
@@ -228,6 +229,18 @@ impl RowEncoder {
             }
         }
     }
+}
+
+/// Whoever reads the rows tells a repetition by its place, so those of one unit must come in the order of their places.
+fn check_order(hidden: &Hidden<'_>) -> Result<()> {
+    let (units, offsets, ordinals) = (hidden.unit.values(), hidden.offset.values(), hidden.ordinal.values());
+    let follows = |row: usize| {
+        units[row - 1] != units[row] || (offsets[row - 1], ordinals[row - 1]) < (offsets[row], ordinals[row])
+    };
+    if (1..units.len()).all(follows) {
+        return Ok(());
+    }
+    Err(Error::internal("rows for an internal topic are not in the order of their positions"))
 }
 
 fn is_valid(nulls: Option<&NullBuffer>, row: usize) -> bool {

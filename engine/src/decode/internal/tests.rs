@@ -166,6 +166,21 @@ fn text_that_is_none_spoils_its_own_row_alone() {
 }
 
 #[test]
+fn rows_that_are_not_in_the_order_of_their_positions_are_not_written() {
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    for (places, is_right) in [
+        ([(3, 1, 0), (3, 1, 1)], true),
+        ([(3, 5, 1), (4, 1, 0)], true),
+        ([(3, 1, 1), (3, 1, 1)], false),
+        ([(3, 2, 0), (3, 1, 9)], false),
+    ] {
+        let batch = with_positions(vec![("id", ids.clone())], &places);
+        let mut encoder = RowEncoder::new(&visible(&batch), STAMP).unwrap();
+        assert_eq!(encoder.encode(&batch, &units()).is_ok(), is_right, "{places:?}");
+    }
+}
+
+#[test]
 fn random_bytes_never_panic() {
     use rand::{Rng as _, SeedableRng as _};
     let mut random = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(5);

@@ -109,7 +109,7 @@ fn logs() -> impl Strategy<Value = Vec<(u32, i64)>> {
         }
         // A writer overlaps with the one after it: it writes its last records when that one has begun.
         prop::collection::vec(0_usize..5, writers.len()).prop_map(move |tails| {
-            let (mut log, mut kept): (Vec<(u32, i64)>, Vec<(u32, i64)>) = (Vec::new(), Vec::new());
+            let (mut log, mut kept) = (Vec::<(u32, i64)>::new(), Vec::new());
             for (writer, tail) in writers.iter().zip(&tails) {
                 // What comes late must not be what the next one's start relies on: only repetitions may.
                 let is_repetition = |one: &&(u32, i64)| log.contains(*one);
