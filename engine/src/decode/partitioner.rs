@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn murmur2_is_that_of_kafkas_java_clients() {
-        // From the tests of Apache Kafka and of librdkafka.
+        // From the tests of librdkafka.
         for (key, hash) in [
             ("kafka", 0xD067_CF64_u32),
             ("giberish123456789", 0x8F55_2B0C),
@@ -135,8 +135,8 @@ mod tests {
             ("4", 0x5A4B_5CA1),
             ("PreAmbleWillBeRemoved,ThePrePartThatIs", 0x7842_4F1C),
             ("reAmbleWillBeRemoved,ThePrePartThatIs", 0x4A62_B377),
-            ("eAmbleWillBeRemoved,ThePrePartThatIs", 0xE098_86B2),
-            ("AmbleWillBeRemoved,ThePrePartThatIs", 0x5C89_9E4C),
+            ("eAmbleWillBeRemoved,ThePrePartThatIs", 0xE0E4_E09E),
+            ("AmbleWillBeRemoved,ThePrePartThatIs", 0x62B8_B43F),
             ("", 0x106E_08D9),
         ] {
             assert_eq!(murmur2(key.as_bytes()), hash, "{key}");

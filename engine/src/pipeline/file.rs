@@ -62,7 +62,7 @@ pub(super) enum ViewFile {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RepartitionedViewFile {
-    /// SQL, or a file that ends in `.sql`.
+    /// The SELECT: SQL, or a file that ends in `.sql`.
     pub(super) sql: String,
     /// Sends the rows through a topic that is keyed by columns of theirs; later views and sinks read them from there.
     pub(super) repartition: Option<RepartitionFile>,

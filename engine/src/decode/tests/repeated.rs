@@ -42,7 +42,8 @@ fn internal() -> InternalTopic {
 }
 
 fn internal_decoder() -> Decoder {
-    Decoder::of_internal(&source_of(Vec::new()), &internal(), STAMP).unwrap()
+    let source = Source { internal: Some(internal()), ..source_of(Vec::new()) };
+    Decoder::of_internal(&source, &internal(), STAMP).unwrap()
 }
 
 /// A row of source partition `partition` at `offset`, as a record; its id and time say where it is from.
