@@ -82,7 +82,7 @@ fn each_repartition_becomes_a_sink_and_a_source_of_the_tables_name() {
         "the number of partitions is that of the first topic in the row"
     );
     let groups: Vec<&str> = pipeline.sources.iter().filter_map(kafka).map(|kafka| kafka.group.as_str()).collect();
-    assert_eq!(groups, ["stages", "stages.cards", "stages.large"]);
+    assert_eq!(groups, ["stages", "stages.cards", "stages.cards.large"]);
     // The checks are those of the outer source alone, and what stands behind it is planned over the internal ones.
     assert_eq!(pipeline.sources.iter().map(|source| source.checks.len()).collect::<Vec<_>>(), [1, 0, 0]);
     let plan = Plan::compile(&pipeline, &Functions::default()).unwrap();
