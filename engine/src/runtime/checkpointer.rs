@@ -11,18 +11,19 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::driver::Driver;
+use super::restart_points::RestartPoints;
 use super::snapshots::Snapshots;
 use super::{clock, tasks};
 use crate::checkpoint::{
-    Checkpoints, ModelVersion, Progress, Recovery, Restore, Resume, SinkProgress, StateDecision, UnitWriter,
-    WantedOperator, choose_snapshot,
+    Checkpoints, ModelVersion, Progress, Recovery, RestartPoint, Restore, Resume, SinkProgress, StateDecision,
+    UnitWriter, WantedOperator, choose_snapshot,
 };
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
 use crate::pipeline::settings::Backfill;
 use crate::sink::{PrepareRequest, PreparedUnit};
 use crate::source::StartAt;
-use crate::types::{Assignment, Epoch, Generation, Offset, StateUnit, Watermark};
+use crate::types::{Assignment, Epoch, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// First pause before a store that did not answer is tried again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -45,11 +46,17 @@ pub(crate) struct Claimed {
     /// In the same order: where the ranges of each sink's files end.
     pub(crate) sinks_covered: Option<Vec<Offset>>,
     pub(crate) watermark: Watermark,
+    /// Of an internal topic: what was seen below the start.
+    pub(crate) seen: SeenPositions,
+    /// Of an internal topic: the place that the last manifest names for a restart.
+    pub(crate) restart: Option<RestartPoint>,
     pub(crate) published: Option<Offset>,
     /// State to load; the unit starts at its offset.
     pub(crate) restore: Option<Restore>,
     /// Our generation; `None` without checkpoints.
     pub(crate) generation: Option<Generation>,
+    /// Number of partitions of its topic at the pipeline's first start on it, where that is known.
+    pub(crate) num_first_partitions: Option<u32>,
 }
 
 /// What a unit that is claimed is to find again.
@@ -107,6 +114,7 @@ pub(crate) struct Checkpointer {
     writers: BTreeMap<Assignment, UnitWriter>,
     /// What this process published last of each unit, and when.
     latest: BTreeMap<Assignment, (Progress, Instant)>,
+    restart_points: RestartPoints,
     state: State,
     due: Instant,
     metrics: WorkerMetrics,
@@ -145,6 +153,7 @@ impl Checkpointer {
             sql_fingerprint: parts.sql_fingerprint,
             writers: BTreeMap::new(),
             latest: BTreeMap::new(),
+            restart_points: RestartPoints::default(),
             state: State::Idle,
             due: clock::now() + interval,
             metrics: parts.metrics,
@@ -187,8 +196,10 @@ impl Checkpointer {
             let claim = result.and_then(|(writer, recovery)| {
                 let generation = writer.generation();
                 let is_added = checkpoints.is_added(&writer);
+                let num_first_partitions = writer.num_first_partitions();
                 self.writers.insert(*assignment, writer);
                 let mut claim = self.recovered(*assignment, unit, recovery, wanted)?;
+                claim.num_first_partitions = num_first_partitions;
                 claim.generation = Some(generation);
                 if claim.published.is_none() {
                     // Its first position is stored at once: until then a crash would have the settings resolved again.
@@ -222,7 +233,7 @@ impl Checkpointer {
     ) -> Result<Claimed> {
         let Recovery::Resume(resume) = recovery else { return Ok(unclaimed(assignment, unit)) };
         let mut claim = resumed_claim(assignment, unit, &resume, &wanted.sinks);
-        let decision = choose_snapshot(&resume.state, resume.offset, &wanted.operators);
+        let decision = choose_snapshot(&resume.state, resume.smallest, &wanted.operators);
         match (decision, self.backfill) {
             (StateDecision::Stateless, _) => {}
             (StateDecision::Restore(restore), Backfill::Nothing | Backfill::Missing) => {
@@ -231,15 +242,22 @@ impl Checkpointer {
                 }
                 claim.start = StartAt::Stored(restore.offset);
                 claim.watermark = restore.watermark;
+                claim.seen = restore.seen.clone();
                 claim.restore = Some(restore);
             }
             (StateDecision::Missing(operators), Backfill::Nothing) => return Err(missing_state(&operators)),
             (StateDecision::Missing(_), Backfill::Missing) | (_, Backfill::All) => {
                 claim.start = StartAt::Beginning;
                 claim.watermark = Watermark::NONE;
+                claim.seen = SeenPositions::default();
             }
         }
         Ok(claim)
+    }
+
+    /// Says where a unit of an internal topic starts.
+    pub(crate) fn start_at(&mut self, assignment: Assignment, point: RestartPoint) {
+        self.restart_points.note(assignment, point);
     }
 
     /// Moves the checkpoint in progress on, or begins one that is due. Never waits.
@@ -291,7 +309,7 @@ impl Checkpointer {
     }
 
     fn begin(&mut self, driver: &mut Driver, close: Vec<Assignment>) -> Result<()> {
-        self.raise_watermarks(driver);
+        self.raise_to_manifests(driver);
         // A unit that went back for a slower sink publishes nothing before it has caught up with its manifest.
         let held = || driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
         let units: Vec<UnitProgress> = held()
@@ -301,6 +319,13 @@ impl Checkpointer {
                 watermark: driver.sources[held.source].decoder.watermark(assignment),
             })
             .collect();
+        for (assignment, held) in held() {
+            let decoder = &driver.sources[held.source].decoder;
+            if let Some(seen) = decoder.seen(assignment) {
+                let (offset, watermark) = (held.processed, decoder.watermark(assignment));
+                self.restart_points.note(assignment, RestartPoint { offset, watermark, seen });
+            }
+        }
         let upto = held().map(|(assignment, held)| (assignment, held.processed, held.unit.clone())).collect();
         let request = PrepareRequest { upto, close };
         let mut prepared = Vec::new();
@@ -312,15 +337,22 @@ impl Checkpointer {
         self.collect(driver)
     }
 
-    /// State that was rebuilt from a log whose beginning is gone may come with a lower W than the manifest's: it does not move
-    /// back (I4).
-    fn raise_watermarks(&self, driver: &mut Driver) {
+    /// State that was rebuilt from a log whose beginning is gone may come with a lower W than the manifest's, and with less that
+    /// was seen of an internal topic: neither moves back (I4).
+    fn raise_to_manifests(&self, driver: &mut Driver) {
         let caught_up = driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
         for (assignment, held) in caught_up {
             let decoder = &mut driver.sources[held.source].decoder;
             let known = self.writers.get(&assignment).map_or(Watermark::NONE, UnitWriter::watermark);
             if decoder.watermark(assignment).get() < known.get() {
                 decoder.set_watermark(assignment, known);
+            }
+            let restart = self.writers.get(&assignment).and_then(UnitWriter::restart);
+            if let (Some(restart), Some(mut seen)) = (restart, decoder.seen(assignment))
+                && !seen.covers(&restart.seen)
+            {
+                seen.merge(&restart.seen);
+                decoder.set_seen(assignment, seen);
             }
         }
     }
@@ -342,15 +374,15 @@ impl Checkpointer {
         let names: Vec<String> = driver.all_sinks().map(|lane| lane.name.clone()).collect();
         let mut jobs = Vec::with_capacity(units.len());
         for unit in units {
-            let sinks =
+            let sinks: BTreeMap<String, SinkProgress> =
                 names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
-            let sinks: BTreeMap<String, SinkProgress> = sinks;
             let smallest = sinks.values().map(|sink| sink.position).min().unwrap_or(unit.processed);
             let progress = Progress {
                 epoch,
                 offset: unit.processed,
                 watermark: unit.watermark,
                 sinks,
+                restart: self.restart_points.at_or_below(unit.assignment, smallest.min(unit.processed)),
                 state: self.snapshots.named(unit.assignment, smallest, unit.processed),
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
@@ -413,6 +445,7 @@ impl Checkpointer {
     pub(crate) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
         self.latest.retain(|assignment, _| !assignments.contains(assignment));
         self.snapshots.forget(assignments);
+        self.restart_points.forget(assignments);
         let writers: Vec<UnitWriter> =
             assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
         for result in self.io.block_on(join_all(writers.into_iter().map(UnitWriter::release))) {
@@ -424,6 +457,7 @@ impl Checkpointer {
     /// Drops the claims of units that are somebody else's now, without a word to the store: the new owner's claim fences us.
     pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
         self.snapshots.forget(assignments);
+        self.restart_points.forget(assignments);
         for assignment in assignments {
             self.writers.remove(assignment);
             self.latest.remove(assignment);
@@ -439,9 +473,12 @@ fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
         sink_positions: None,
         sinks_covered: None,
         watermark: Watermark::NONE,
+        seen: SeenPositions::default(),
+        restart: None,
         published: None,
         restore: None,
         generation: None,
+        num_first_partitions: None,
     }
 }
 
@@ -456,6 +493,8 @@ fn resumed_claim(assignment: Assignment, unit: &StateUnit, resume: &Resume, sink
         sink_positions: Some(sinks.iter().map(position).collect()),
         sinks_covered: Some(sinks.iter().map(covered).collect()),
         watermark: resume.watermark,
+        seen: resume.seen.clone(),
+        restart: resume.restart.clone(),
         published: Some(resume.published),
         ..unclaimed(assignment, unit)
     }
