@@ -71,6 +71,7 @@ impl Shared {
         let functions = functions::loaded(&models);
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
+        positions::check(&pipeline, &plan)?;
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
@@ -152,43 +153,7 @@ pub(crate) fn worker(
     latency: &Latency,
 ) -> Result<Worker> {
     let pipeline = &shared.pipeline;
-    let membership = membership(pipeline)?;
-    let mut feeds = Vec::new();
-    let mut lanes = Vec::new();
-    for (number, source) in pipeline.sources.iter().enumerate() {
-        let upstream = source.internal.as_ref().map(|internal| upstream(pipeline, source, internal));
-        let seat = Seat {
-            gate: upstream.as_ref().and_then(|upstream| upstream.gate.clone()),
-            membership,
-            numbers: &shared.numbers,
-            io: &shared.io,
-            env: &shared.env,
-            worker: index,
-            num_workers: pipeline.run.workers,
-            waker: waker.clone(),
-        };
-        let opened = open_source(source, seat)?;
-        feeds.push(Feed {
-            source: opened,
-            pending: Vec::new(),
-            has_ended: false,
-            is_assigned: false,
-            on_data_loss: match &source.connector {
-                SourceConnector::Kafka(kafka) => kafka.on_data_loss,
-                SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
-            },
-            upstream,
-        });
-        lanes.push(SourceLane {
-            name: source.name.clone(),
-            decoder: decoder(source, number, shared)?,
-            rejection_rate: RejectionRate::new(source),
-            key_check: key_check(source),
-            max_record_bytes: source.max_record_bytes,
-            metrics: SourceMetrics::new(&source.name),
-            counts: SourceCounts::default(),
-        });
-    }
+    let (feeds, lanes) = inputs(shared, index, &waker)?;
     let timeout = pipeline.run.stop_timeout;
     let mut sinks = Vec::new();
     for sink in &pipeline.sinks {
@@ -234,6 +199,49 @@ pub(crate) fn worker(
         limit: shared.limit.clone(),
         over_limit: None,
     })
+}
+
+/// A worker's sources, each with what the driver needs of it.
+fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Vec<SourceLane>)> {
+    let pipeline = &shared.pipeline;
+    let membership = membership(pipeline)?;
+    let mut feeds = Vec::new();
+    let mut lanes = Vec::new();
+    for (number, source) in pipeline.sources.iter().enumerate() {
+        let upstream = source.internal.as_ref().map(|internal| upstream(pipeline, source, internal));
+        let seat = Seat {
+            gate: upstream.as_ref().and_then(|upstream| upstream.gate.clone()),
+            membership,
+            numbers: &shared.numbers,
+            io: &shared.io,
+            env: &shared.env,
+            worker: index,
+            num_workers: pipeline.run.workers,
+            waker: waker.clone(),
+        };
+        let opened = open_source(source, seat)?;
+        feeds.push(Feed {
+            source: opened,
+            pending: Vec::new(),
+            has_ended: false,
+            is_assigned: false,
+            on_data_loss: match &source.connector {
+                SourceConnector::Kafka(kafka) => kafka.on_data_loss,
+                SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
+            },
+            upstream,
+        });
+        lanes.push(SourceLane {
+            name: source.name.clone(),
+            decoder: decoder(source, number, shared)?,
+            rejection_rate: RejectionRate::new(source),
+            key_check: key_check(source),
+            max_record_bytes: source.max_record_bytes,
+            metrics: SourceMetrics::new(&source.name),
+            counts: SourceCounts::default(),
+        });
+    }
+    Ok((feeds, lanes))
 }
 
 /// Members of a group hand partitions over by the positions in the checkpoint. Without one whoever takes a partition over would
