@@ -572,7 +572,7 @@ async fn files_of_state_live_as_long_as_a_manifest_names_them() {
     drop(writer);
     let (next, recovery) = checkpoints.claim(&unit()).await.unwrap();
     let Recovery::Resume(resume) = recovery else { panic!() };
-    assert_eq!(resume.state, [second.clone()]);
+    assert_eq!(resume.state, std::slice::from_ref(&second));
     assert_eq!(state_files(&checkpoints).await, paths(std::slice::from_ref(&second)));
     assert!(!paths(&[unnamed]).is_empty());
 

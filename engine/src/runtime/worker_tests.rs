@@ -226,16 +226,8 @@ impl World {
         stores
     }
 
-    /// A new process that holds some partitions.
-    fn start(
-        &mut self,
-        pipeline: &Pipeline,
-        partitions: &[usize],
-        backfill: Backfill,
-        random: &mut Xoshiro256PlusPlus,
-    ) -> Result<Life> {
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let stores = self.stores(&is_dead);
+    fn open(&self, is_dead: &Arc<AtomicBool>) -> Checkpoints {
+        let stores = self.stores(is_dead);
         let settings = CheckpointSettings {
             pipeline: "p".into(),
             path: PATH.into(),
@@ -245,7 +237,16 @@ impl World {
             clock: Arc::new(clock::wall),
             retry: RetryPolicy { attempts_max: 3, first_wait: Duration::ZERO, wait_max: Duration::ZERO },
         };
-        let checkpoints = self.io.block_on(Checkpoints::open(&stores, settings)).unwrap();
+        self.io.block_on(Checkpoints::open(&stores, settings)).unwrap()
+    }
+
+    fn worker(
+        &self,
+        pipeline: &Pipeline,
+        checkpoints: Checkpoints,
+        backfill: Backfill,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> (Worker, ScriptedSource) {
         let plan = Plan::compile(pipeline, &Functions::default()).unwrap();
         let (waker, wake) = Waker::new();
         let source = ScriptedSource::new(waker);
@@ -276,7 +277,7 @@ impl World {
             metrics: metrics.clone(),
         });
         let graph = plan.instantiate().unwrap();
-        let mut worker = Worker {
+        let worker = Worker {
             index: 0,
             feeds: vec![Feed {
                 source: Box::new(source.clone()),
@@ -298,6 +299,20 @@ impl World {
             limit: StateLimit::new(None, 1),
             over_limit: None,
         };
+        (worker, source)
+    }
+
+    /// A new process that holds some partitions.
+    fn start(
+        &mut self,
+        pipeline: &Pipeline,
+        partitions: &[usize],
+        backfill: Backfill,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Result<Life> {
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let checkpoints = self.open(&is_dead);
+        let (mut worker, source) = self.worker(pipeline, checkpoints, backfill, random);
         let mut units = Vec::new();
         for partition in partitions {
             let unit = StateUnit { source: "events".into(), topic: "t".into(), partition: *partition as i32 };
@@ -472,7 +487,7 @@ fn records_that_are_read_again_for_state_are_not_counted_again_and_their_rows_ar
     let pipeline = pipeline(WINDOWS);
     let log = log(random, 200);
     let expected = uninterrupted(&pipeline, &log, random);
-    let mut world = World::new(log.clone(), Some(expected.clone()));
+    let mut world = World::new(log.clone(), Some(expected));
     let mut life = world.start(&pipeline, &ALL, Backfill::Nothing, random).unwrap();
     for _ in 0..30 {
         life.feed(&log, random);
@@ -559,8 +574,7 @@ fn a_damaged_file_of_state_stops_the_start_and_is_named() {
 fn records_that_state_needs_are_never_passed_over() {
     let random = &mut Xoshiro256PlusPlus::seed_from_u64(17);
     let pipeline = pipeline(WINDOWS);
-    let log = log(random, 60);
-    let mut world = World::new(log.clone(), None);
+    let mut world = World::new(log(random, 60), None);
     let mut life = world.start(&pipeline, &[0], Backfill::Nothing, random).unwrap();
     life.worker.feeds[0].on_data_loss = DataLossPolicy::Continue;
     let assignment = *life.fed.keys().next().unwrap();
