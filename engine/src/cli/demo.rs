@@ -4,6 +4,7 @@
 mod alerts;
 mod model;
 mod producer;
+mod verdict;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,9 +15,12 @@ use producer::Produced;
 use super::generate::plain_connection;
 use super::{Environment, load, print};
 use crate::error::{Error, Result};
+use crate::pipeline::settings::{Pipeline, StartPosition};
+use crate::replay::{BootstrapSettings, CutOver, Input, bootstrap};
 use crate::runtime::{self, RunHandle, RunSummary, clock};
 use crate::sink::kafka::KafkaAdmin;
 use crate::source::generator::{DAY_MS, GeneratorSettings, Imperfections};
+use crate::source::kafka::Partitioner;
 use crate::source::kafka::embedded::EmbeddedKafka;
 
 /// Where the simulated history begins: 2026-01-01 UTC, milliseconds.
@@ -61,7 +65,6 @@ impl DemoArguments {
         GeneratorSettings { seed: self.seed, ..GeneratorSettings::default() }
     }
 
-    #[cfg(feature = "lightgbm")]
     fn history(&self) -> std::ops::Range<i64> {
         HISTORY_FROM_MS..self.live_from_ms()
     }
@@ -148,6 +151,10 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
         listen.set_port(0);
         listen
     });
+    let scores = arguments.folder.join(format!("scores-{}", topics.transactions));
+    pipeline.sinks.push(verdict::sink(&scores, &model.manifest)?);
+    let history = verdict::history(&pipeline)?;
+    load_history(&pipeline, &environment, arguments)?;
     let kind = if arguments.broker.is_some() { "real" } else { "embedded" };
     print(&format!("broker    {} ({kind})", broker.address()));
     let started = clock::now();
@@ -172,11 +179,32 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
     handle.stop();
     let summary = handle.join()?;
     let raised = alerts.finish(rows_out(&summary))?;
-    print(&report(&produced, &summary, &raised, took));
-    // The demo starts anew each time; its checkpoint is of no use to the next one.
-    if let Err(error) = std::fs::remove_dir_all(&checkpoints) {
-        tracing::debug!(%error, "the demo's checkpoint folder was not removed");
+    let verdict = verdict::judge(&scores, &model, &history)?;
+    print(&report(&produced, &summary, &raised, took, &verdict));
+    // The demo starts anew each time; its files are of no use to the next one.
+    for folder in [checkpoints, scores] {
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::debug!(%error, folder = %folder.display(), "a folder of the demo was not removed");
+        }
     }
+    Ok(())
+}
+
+/// Has the windows begin with what they would have seen by now: the stream goes on where the history ends.
+fn load_history(pipeline: &Pipeline, environment: &Environment, arguments: &DemoArguments) -> Result<()> {
+    let uri = model::history(arguments)?.display().to_string();
+    let source = pipeline.sources.first().map(|source| source.name.clone()).unwrap_or_default();
+    let settings = BootstrapSettings {
+        inputs: vec![Input { source, uri, format: None }],
+        cut_over: CutOver::At(StartPosition::Earliest),
+        // The demo's own producer is librdkafka's.
+        partitioner: Some(Partitioner::Crc32),
+        timeout: CATCH_UP,
+    };
+    let started = clock::now();
+    let loaded = bootstrap(pipeline, environment, &settings, |_| {})?;
+    let rows: u64 = loaded.iter().map(|part| part.rows).sum();
+    print(&format!("state     {rows} transactions of history loaded into the windows in {:.1} s", since(started)));
     Ok(())
 }
 
@@ -216,17 +244,21 @@ fn rows_out(summary: &RunSummary) -> u64 {
     summary.status.workers.iter().filter_map(|worker| worker.rows_out.get("alerts")).sum()
 }
 
-fn report(produced: &Produced, summary: &RunSummary, raised: &alerts::Raised, took: Duration) -> String {
+fn report(
+    produced: &Produced,
+    summary: &RunSummary,
+    raised: &alerts::Raised,
+    took: Duration,
+    verdict: &verdict::Verdict,
+) -> String {
     let counts = summary.counts();
-    let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let hits = raised.ids.iter().filter(|id| produced.frauds.contains(*id)).count();
     let millis = |quantile| summary.latency.quantile_millis(quantile).unwrap_or(0);
     format!(
         "\nevents    {} sent, {} read: {} scored, {} rejected to the dead letters\n\
          rate      {:.0} events/s over {:.1} s\n\
          latency   produce to emit, every scored record: p50 {} ms, p95 {} ms, p99 {} ms, p99.9 {} ms\n\
-         alerts    {} of {} frauds among the scored\n\
-         quality   precision {:.3}, recall {:.3} against the labels (no history features yet: expect little)",
+         alerts    {} raised; {} frauds among the scored\n\
+         {verdict}",
         produced.records,
         counts.read,
         counts.decoded,
@@ -239,8 +271,6 @@ fn report(produced: &Produced, summary: &RunSummary, raised: &alerts::Raised, to
         millis(0.999),
         raised.ids.len(),
         produced.frauds.len(),
-        share(hits, raised.ids.len()),
-        share(hits, produced.frauds.len()),
     )
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::observe::logging::{self, LogFormat};
 use crate::pipeline::settings::Pipeline;
 
+mod bootstrap;
 mod check;
 mod checkpoint;
 mod demo;
@@ -41,6 +42,8 @@ struct Arguments {
 enum Command {
     /// Run a pipeline on live input.
     Run(run::RunArguments),
+    /// Load the first state of a pipeline from stored history, before its first run.
+    Bootstrap(bootstrap::BootstrapArguments),
     /// Check a pipeline file and its SQL, without connecting to anything.
     Check(check::CheckArguments),
     /// Show how a pipeline will run: sources, segments, operators, kernels, state, sinks.
@@ -54,7 +57,7 @@ enum Command {
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),
     /// Run a pipeline over stored rows, and write what its sinks would get. The checks of the pipeline file are applied, as in a
-    /// run.
+    /// run, except to an archive of accepted rows.
     Replay(replay::ReplayArguments),
     /// Show what the views make of some live records; writes nothing.
     Preview(preview::PreviewArguments),
@@ -91,6 +94,7 @@ impl Command {
             Command::Run(_) => None,
             Command::Check(_)
             | Command::Explain(_)
+            | Command::Bootstrap(_)
             | Command::Replay(_)
             | Command::Preview(_)
             | Command::Test(_)
@@ -105,6 +109,7 @@ impl Command {
     fn run(self, environment: &Environment) -> Result<()> {
         match self {
             Command::Run(arguments) => run::run(&arguments, environment),
+            Command::Bootstrap(arguments) => bootstrap::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
             Command::Explain(arguments) => explain::run(&arguments, environment),
             Command::Replay(arguments) => replay::run(&arguments, environment),

@@ -64,7 +64,7 @@ impl From<Format> for FileFormat {
     }
 }
 
-fn parse_input(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_input(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((source, path)) if !source.is_empty() && !path.is_empty() => Ok((source.to_owned(), path.to_owned())),
         _ => Err("expected the name of a source and a path, such as transactions=history/".to_owned()),
@@ -83,6 +83,7 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
     let comparisons = comparisons(&pipeline, &selected, arguments)?;
     let replay = Replay::open(&pipeline, environment, &inputs, arguments.order)?.strict(arguments.strict);
+    let orders: Vec<Order> = replay.orders().collect();
     let mut files = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
         let create =
@@ -106,7 +107,7 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     for (sink, rows, path) in &written {
         text.push_str(&format!("{sink}: {} rows in {}\n", HumanCount(*rows), path.display()));
     }
-    text.push_str(&summary(&counts, started.elapsed()));
+    text.push_str(&summary(&counts, &orders, started.elapsed()));
     print(text.trim_end());
     let written: BTreeMap<&str, &Path> = written.iter().map(|(sink, _, path)| (*sink, path.as_path())).collect();
     compare(&comparisons, &written, arguments, environment)
@@ -166,7 +167,7 @@ fn selected(pipeline: &Pipeline, wanted: &[String]) -> Result<Vec<bool>> {
 }
 
 /// On a terminal only: elsewhere indicatif draws nothing.
-fn progress_bar() -> ProgressBar {
+pub(super) fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{elapsed} {wide_bar} {msg}") {
         bar.set_style(style);
@@ -174,18 +175,22 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn show_progress(bar: &ProgressBar, progress: Progress) {
+pub(super) fn show_progress(bar: &ProgressBar, progress: Progress) {
     bar.set_length(progress.bytes_total);
     bar.set_position(progress.bytes_begun);
     bar.set_message(format!("{} rows, {} of files", HumanCount(progress.read), HumanBytes(progress.bytes_total)));
 }
 
 /// What was read, what was rejected and why, and how fast.
-fn summary(counts: &Counts, elapsed: Duration) -> String {
+fn summary(counts: &Counts, orders: &[Order], elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     let per_second = if seconds > 0.0 { counts.read as f64 / seconds } else { 0.0 };
+    // One order for all sources, or one for each.
+    let mut orders: Vec<String> = orders.iter().map(ToString::to_string).collect();
+    orders.dedup();
+    let orders = orders.join(" and ");
     let mut text = format!(
-        "{} rows read, {} accepted, {} rejected, in {seconds:.1} s ({per_second:.0} rows/s)\n",
+        "{} rows read, {orders}, {} accepted, {} rejected, in {seconds:.1} s ({per_second:.0} rows/s)\n",
         HumanCount(counts.read),
         HumanCount(counts.accepted),
         HumanCount(counts.num_rejected())
@@ -207,4 +212,69 @@ pub(super) fn rejections(counts: &Counts) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        replay: ReplayArguments,
+    }
+
+    const PIPELINE: &str = "
+pipeline: p
+sources:
+  t:
+    connector: files
+    path: in
+    format: json_lines
+    columns: { id: bigint not null, at: epoch_s not null, v: double }
+    event_time: at
+sinks:
+  all: { connector: console, select: SELECT * FROM t }
+  large: { connector: console, select: SELECT id FROM t WHERE v > 1 }
+";
+
+    #[test]
+    fn a_comparison_names_its_sink_and_fails_when_rows_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        fs::write(at("p.yaml"), PIPELINE).unwrap();
+        let lines = |third: &str| {
+            format!(
+                "{{\"id\":1,\"at\":5,\"v\":0.5}}\n{{\"id\":2,\"at\":3,\"v\":2.5}}\n{{\"id\":3,\"at\":4,\"v\":{third}}}\n"
+            )
+        };
+        fs::write(at("a.jsonl"), lines("2.5")).unwrap();
+        fs::write(at("b.jsonl"), lines("2.5000000000000004")).unwrap();
+        let replay = |input: &str, output: &str, more: &[&str]| {
+            let input = format!("t={}", at(input));
+            let line = ["replay", &at("p.yaml"), "--input", &input, "--output", &at(output)];
+            let line = line.into_iter().chain(more.iter().copied()).map(str::to_owned);
+            run(&Line::try_parse_from(line).unwrap().replay, &Environment::new())
+        };
+        replay("a.jsonl", "first", &[]).unwrap();
+        let all = format!("all={}", at("first/all.parquet"));
+        let large = format!("large={}", at("first/large.parquet"));
+        replay("a.jsonl", "again", &["--compare", &all, "--compare", &large]).unwrap();
+        let error = replay("b.jsonl", "other", &["--compare", &all, "--compare", &large]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert_eq!(error.message(), format!("the rows of all differ from those of {}", at("first/all.parquet")));
+        // By event time the rows are others only in their order.
+        let by_time = ["--order", "event-time", "--compare", &all];
+        assert!(replay("a.jsonl", "sorted", &by_time).is_err());
+        replay("a.jsonl", "sorted", &[by_time.as_slice(), &["--compare-by", "id,at"]].concat()).unwrap();
+        let refused = |more: &[&str]| replay("a.jsonl", "refused", more).unwrap_err().to_string();
+        assert!(refused(&["--compare", "x.parquet"]).contains("expected SINK=PATH, such as all=other.parquet"));
+        assert!(refused(&["--compare", &all, "--format", "jsonl"]).contains("--format parquet"));
+        assert!(refused(&["--order", "as-served"]).contains("positions: true"));
+    }
 }

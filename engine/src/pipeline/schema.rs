@@ -70,7 +70,7 @@ fn allow_variables(schema: &mut Value) {
         if variants.iter().any(|variant| variant.get("const").is_some()) {
             variants.push(variable);
         }
-    } else if object.contains_key("pattern") || is_number(object) {
+    } else if object.contains_key("pattern") || is_number_or_truth(object) {
         let mut own = std::mem::take(object);
         for key in ["description", "default"] {
             if let Some(value) = own.shift_remove(key) {
@@ -81,8 +81,8 @@ fn allow_variables(schema: &mut Value) {
     }
 }
 
-fn is_number(schema: &Map<String, Value>) -> bool {
-    let is_one = |word: &Value| word == "integer" || word == "number";
+fn is_number_or_truth(schema: &Map<String, Value>) -> bool {
+    let is_one = |word: &Value| word == "integer" || word == "number" || word == "boolean";
     match schema.get("type") {
         // Options take text as well.
         Some(Value::Array(words)) => words.iter().any(is_one) && !words.iter().any(|word| word == "string"),

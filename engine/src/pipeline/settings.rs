@@ -325,7 +325,6 @@ pub struct Sink {
 
 /// Where rows go.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "a handful of them in a pipeline, built once")]
 pub enum SinkConnector {
     /// A Kafka topic, JSON values.
     Kafka(KafkaSink),

@@ -91,12 +91,12 @@ async fn features_say_what_their_names_say() {
     is("is_watched_merchant", [Some(0.0), Some(1.0), None, Some(0.0), Some(0.0)]);
     let first = |fifth: Option<f64>| [None, None, None, None, fifth];
     let ones = |fifth: f64| [Some(1.0), Some(1.0), Some(1.0), Some(1.0), Some(fifth)];
-    for name in ["user_activity_1h", "user_activity_24h", "user_activity_7d", "user_countries_24h", "visit_of_merchant"]
-    {
+    for name in ["user_activity_1h", "user_activity_24h", "user_activity_7d", "visit_of_merchant"] {
         is(name, ones(2.0));
     }
     is("user_spent_24h", [Some(100.0 / 0.92), Some(1.5), Some(9999.99), Some(0.01), Some(100.0 / 0.92 + 50.0 / 0.92)]);
     is("user_merchants_24h", [Some(1.0), Some(1.0), Some(0.0), Some(1.0), Some(1.0)]);
+    is("user_countries_24h", [Some(1.0), Some(1.0), Some(0.0), Some(1.0), Some(2.0)]);
     is("user_micro_payments_10m", [Some(0.0), Some(1.0), Some(0.0), Some(1.0), Some(0.0)]);
     is("visit_of_country", ones(1.0));
     is("num_last_7", [Some(0.0), Some(0.0), Some(0.0), Some(0.0), Some(1.0)]);

@@ -84,6 +84,7 @@ impl<'a> Walker<'a> {
             ("array", Content::List(items)) => Some(self.list(schema, items)),
             ("integer", Content::Scalar(scalar)) => self.integer(schema, scalar, node.spot),
             ("number", Content::Scalar(scalar)) => self.number(schema, scalar, node.spot),
+            ("boolean", Content::Scalar(scalar)) => self.truth(scalar, node.spot),
             ("string", Content::Scalar(scalar)) => self.text(schema, scalar, node.spot),
             _ => {
                 self.refuse_type(schema, node);
@@ -304,6 +305,19 @@ impl<'a> Walker<'a> {
         }
     }
 
+    fn truth(&mut self, scalar: &Scalar, spot: Spot) -> Option<Value> {
+        let is_written = scalar.style == Style::Plain || scalar.is_substituted;
+        match scalar.text.as_str() {
+            "true" if is_written => Some(Value::Bool(true)),
+            "false" if is_written => Some(Value::Bool(false)),
+            _ => {
+                let help = "in small letters and without quotes".to_string();
+                self.refuse(spot, format!("expected true or false, found {}", scalar.shown()), help);
+                None
+            }
+        }
+    }
+
     fn number(&mut self, schema: &Value, scalar: &Scalar, spot: Spot) -> Option<Value> {
         let text = scalar.text.as_str();
         let is_written = scalar.style == Style::Plain || scalar.is_substituted;
@@ -381,6 +395,7 @@ fn expected(schema: &Value) -> String {
         "array" => "a list",
         "integer" => "a whole number",
         "number" => "a number",
+        "boolean" => "true or false",
         _ => "text",
     }
     .to_string()

@@ -207,9 +207,17 @@ pub(super) fn build(
         schemas.push(builder.segment(sink, Some(index))?);
     }
     let (stages, num_slots) = (builder.stages, builder.num_slots);
+    let history = views.iter().enumerate().map(|(index, view)| {
+        let lineage = lineage(pipeline, &views[..index], functions);
+        let columns = view.plan.schema().columns().into_iter();
+        let columns = columns.filter(|column| lineage.has_history(&view.plan, &Expr::Column(column.clone())));
+        (view.name.to_owned(), columns.map(|column| column.name).collect())
+    });
+    let history = history.collect();
     Ok(Plan {
         explanation: explain(pipeline, &sources, &stages),
         fingerprint: fingerprint(pipeline, views),
+        history,
         sources: sources.into(),
         checks,
         sinks: schemas,

@@ -68,6 +68,39 @@ impl Lineage<'_> {
         }
     }
 
+    /// Whether the value of `expr` comes, in any part, from a window.
+    pub(super) fn has_history(&self, plan: &LogicalPlan, expr: &Expr) -> bool {
+        expr.column_refs().into_iter().any(|column| match plan {
+            LogicalPlan::TableScan(scan) => self.view(scan.table_name.table()).is_some_and(|view| {
+                let below = view.schema().columns().into_iter().find(|below| below.name == column.name);
+                below.is_none_or(|below| self.has_history(view, &Expr::Column(below)))
+            }),
+            _ => {
+                let place = plan.schema().maybe_index_of_column(column);
+                place.is_none_or(|place| self.has_history_at(plan, place))
+            }
+        })
+    }
+
+    fn has_history_at(&self, plan: &LogicalPlan, place: usize) -> bool {
+        let column_of = |input: &LogicalPlan| input.schema().columns().into_iter().nth(place).map(Expr::Column);
+        let below = |input: &LogicalPlan| column_of(input).is_none_or(|column| self.has_history(input, &column));
+        match plan {
+            LogicalPlan::Projection(projection) => self.has_history(&projection.input, &projection.expr[place]),
+            LogicalPlan::Window(window) if place < window.input.schema().fields().len() => below(&window.input),
+            LogicalPlan::SubqueryAlias(alias) => below(&alias.input),
+            LogicalPlan::Filter(filter) => below(&filter.input),
+            LogicalPlan::Union(union) => union.inputs.iter().any(|input| below(input)),
+            LogicalPlan::Unnest(unnest) => {
+                let name = plan.schema().field(place).name();
+                let column = unnest.input.schema().columns().into_iter().find(|column| column.name == *name);
+                column.is_none_or(|column| self.has_history(&unnest.input, &Expr::Column(column)))
+            }
+            // A window's own answer, or a column that nobody can follow.
+            _ => true,
+        }
+    }
+
     /// Whether a model's value is computed somewhere below.
     fn has_model(&self, plan: &LogicalPlan) -> bool {
         let mut found = false;

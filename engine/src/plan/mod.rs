@@ -11,6 +11,7 @@ mod checks;
 mod compile;
 mod explain;
 mod failure;
+pub mod fallback;
 mod graph;
 mod hidden;
 mod lineage;
@@ -26,6 +27,7 @@ mod tests;
 mod window_stage;
 mod windows;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -56,6 +58,8 @@ pub struct Plan {
     context: Arc<TaskContext>,
     fingerprint: String,
     explanation: String,
+    /// By view: the columns whose values come from windows.
+    history: BTreeMap<String, Vec<String>>,
 }
 
 impl Plan {
@@ -82,6 +86,16 @@ impl Plan {
         Box::new(self.checks[source].clone())
     }
 
+    /// The operators that hold state, in the order in which rows meet them.
+    #[must_use]
+    pub fn operators(&self) -> Vec<OperatorInfo> {
+        let info = |stage: &Stage| match stage {
+            Stage::Window(window) => Some(window.info.clone()),
+            Stage::Segment(_) => None,
+        };
+        self.stages.iter().filter_map(info).collect()
+    }
+
     /// A worker's own graph.
     pub fn instantiate(&self) -> Result<Graph> {
         let (stages, sources) = (Arc::clone(&self.stages), Arc::clone(&self.sources));
@@ -93,6 +107,12 @@ impl Plan {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         self.fingerprint.clone()
+    }
+
+    /// The columns of a view whose values come, in any part, from windows: what a row cannot say by itself.
+    #[must_use]
+    pub fn history_columns(&self, view: &str) -> &[String] {
+        self.history.get(view).map_or(&[], Vec::as_slice)
     }
 
     /// Sources, stages with their physical plans, and sinks, for a person.

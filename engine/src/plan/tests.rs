@@ -482,7 +482,7 @@ fn the_key_of_a_kafka_sink_is_one_of_its_columns() {
         ssl_ca_location: None,
         ssl_certificate_location: None,
         ssl_key_location: None,
-        options: std::collections::BTreeMap::new(),
+        options: BTreeMap::new(),
     };
     pipeline.sinks[0].connector =
         SinkConnector::Kafka(KafkaSink { connection, topic: "alerts".to_owned(), key: Some("ib".to_owned()) });

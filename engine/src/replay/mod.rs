@@ -2,6 +2,7 @@
 //! of the run; positions, sinks and checkpoints are not touched. Rows come in one of two orders: as a run served them, which takes
 //! an archive that says where its rows come from, or by event time, as if none had been late. The same input gives the same rows.
 
+mod bootstrap;
 mod cases;
 mod compare;
 mod difference;
@@ -30,6 +31,7 @@ use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
 use crate::source::files::{FilesInOrder, StoredRows};
 use crate::types::HIDDEN_COLUMNS;
+pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
 use needed::Output;
@@ -131,7 +133,7 @@ impl Replay {
         self.schemas[sink].clone()
     }
 
-    /// In which order the rows of each source are read.
+    /// In which order the rows of each source are read, in the pipeline's order of sources.
     pub fn orders(&self) -> impl Iterator<Item = Order> {
         self.readings.iter().map(Reading::order)
     }

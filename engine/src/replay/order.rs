@@ -2,11 +2,13 @@
 //! with its own W, as a run read them. By event time: all rows of a source in the total order (event time, partition, offset;
 //! without positions: event time, file, row), as one state unit in which no row is late.
 
+use std::fmt;
+
 use arrow::array::RecordBatch;
 use tokio::runtime::Runtime;
 
-use super::sort::Sorter;
-use super::turn::{OneUnit, RejectedRecord, Turn, Turns};
+use super::sort::{SortedRows, Sorter};
+use super::turn::{Accepted, OneUnit, RejectedRecord, Turn, Turns};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::Source;
 use crate::source::AssignmentNumbers;
@@ -14,7 +16,7 @@ use crate::source::files::StoredRows;
 use crate::types::{HIDDEN_COLUMNS, Units};
 
 /// Memory of a sort by event time; beyond it rows go to disk.
-const SORT_BYTES: usize = 512 << 20;
+pub(super) const SORT_BYTES: usize = 512 << 20;
 
 /// An order of stored rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +28,16 @@ pub enum Order {
     /// As the input has them: file by file in the order of names, each file a unit of its own.
     #[value(skip)]
     Input,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Order::AsServed => "as served",
+            Order::EventTime => "by event time",
+            Order::Input => "as the files have them",
+        })
+    }
 }
 
 /// What a reading has to say.
@@ -145,21 +157,11 @@ impl Reading {
         turns: &mut Turns,
         mut on_event: impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
-        let schema = turns.source_schema(self.source);
-        // Numbers of units rise with partitions, or with files: they stand for either.
-        let keys = [3, 0, 1].map(|hidden: usize| schema.index_of(HIDDEN_COLUMNS[hidden]));
-        let keys = keys.into_iter().collect::<Result<Vec<_>, _>>();
-        let keys = keys.map_err(|_| Error::internal(format!("rows without {}", HIDDEN_COLUMNS.join(", "))))?;
-        let mut sorter = Sorter::new(io.handle(), &schema, &keys, self.sort_bytes)?;
-        while let Some(block) = io.block_on(self.rows.next())? {
-            let accepted = turns.accept(self.source, block, self.rows.units())?;
+        let (rows, sort_bytes) = (&mut self.rows, self.sort_bytes);
+        let mut sorted = sorted(io, rows, self.source, turns, sort_bytes, |turns, accepted, bytes_waiting| {
             accepted.rejected().try_for_each(|rejected| on_event(Event::Rejected(rejected)))?;
-            if accepted.batch.num_rows() > 0 {
-                sorter.push(accepted.batch)?;
-            }
-            on_event(self.read(turns))?;
-        }
-        let mut sorted = sorter.finish();
+            on_event(Event::Read { read: turns.counts().read, bytes_waiting })
+        })?;
         let units: &Units = self.rows.units();
         while let Some(batch) = sorted.next()? {
             let turn = turns.take_in_order(self.source, &batch, &mut self.one_unit, units)?;
@@ -171,6 +173,31 @@ impl Reading {
     fn read(&self, turns: &Turns) -> Event<'static> {
         Event::Read { read: turns.counts().read, bytes_waiting: self.bytes_waiting() }
     }
+}
+
+/// The accepted rows of a source by event time, partition and offset. `on_read` hears of each block.
+pub(super) fn sorted(
+    io: &Runtime,
+    rows: &mut StoredRows,
+    source: usize,
+    turns: &mut Turns,
+    sort_bytes: usize,
+    mut on_read: impl FnMut(&Turns, &Accepted, u64) -> Result<()>,
+) -> Result<SortedRows> {
+    let schema = turns.source_schema(source);
+    // Numbers of units rise with partitions, or with files: they stand for either.
+    let keys = [3, 0, 1].map(|hidden: usize| schema.index_of(HIDDEN_COLUMNS[hidden]));
+    let keys = keys.into_iter().collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(|_| Error::internal(format!("rows without {}", HIDDEN_COLUMNS.join(", "))))?;
+    let mut sorter = Sorter::new(io.handle(), &schema, &keys, sort_bytes)?;
+    while let Some(block) = io.block_on(rows.next())? {
+        let accepted = turns.accept(source, block, rows.units())?;
+        on_read(turns, &accepted, rows.bytes_waiting())?;
+        if accepted.batch.num_rows() > 0 {
+            sorter.push(accepted.batch)?;
+        }
+    }
+    Ok(sorter.finish())
 }
 
 fn tell(turn: Turn, on_event: &mut impl FnMut(Event<'_>) -> Result<()>) -> Result<()> {

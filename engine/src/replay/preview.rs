@@ -103,7 +103,7 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
 }
 
 /// A topic without records is a preview without rows; a cluster that did not even name its partitions is an error.
-fn check_heard(source: &settings::Source, is_assigned: bool, timeout: Duration) -> Result<()> {
+pub(super) fn check_heard(source: &settings::Source, is_assigned: bool, timeout: Duration) -> Result<()> {
     match &source.connector {
         SourceConnector::Kafka(kafka) if !is_assigned => Err(Error::unavailable(format!(
             "source `{}`: kafka at {} did not answer within {timeout:?}; check `bootstrap_servers` and that the cluster can be \
@@ -278,7 +278,7 @@ fn near_end(
 }
 
 /// Where a source's partitions begin with `start`; `None` when they were not named in time.
-fn positions(
+pub(super) fn positions(
     settings: &settings::Source,
     alone: &Alone<'_>,
     start: StartPosition,

@@ -145,9 +145,14 @@ fn context(memory_bytes: usize) -> Result<Arc<TaskContext>> {
 
 /// The text of DataFusion names sizes and files, never values.
 fn failed(error: &DataFusionError) -> Error {
-    Error::unavailable(format!(
-        "rows could not be sorted ({error}); is there room in the folder of temporary files? TMPDIR names another"
-    ))
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => Error::invalid(format!(
+            "rows are too large to be sorted, {BATCH_ROWS} of them do not fit into memory: {error}"
+        )),
+        _ => Error::unavailable(format!(
+            "rows could not be sorted; is there room in the folder of temporary files? TMPDIR names another: {error}"
+        )),
+    }
 }
 
 /// The rows that are pushed, as DataFusion reads them: once.
@@ -247,6 +252,6 @@ mod tests {
                 }
             }
         };
-        assert!(error.message().contains("TMPDIR"), "{error}");
+        assert!(error.message().contains("do not fit into memory"), "{error}");
     }
 }

@@ -94,6 +94,9 @@ impl Accepted {
     }
 }
 
+/// What came out of the graph: rows of each output, and the rows that failed.
+type Outcome = (Vec<Vec<RecordBatch>>, Vec<(Position, RejectedRecord)>);
+
 /// Assignment and offset of a record.
 type Position = (u32, i64);
 
@@ -202,6 +205,16 @@ impl Turns {
         Ok(Turn { outputs, rejected: failed.into_iter().map(|(_, rejected)| rejected).collect() })
     }
 
+    /// Puts rows through the graph for what they leave in its state.
+    pub(super) fn feed(&mut self, source: usize, batch: RecordBatch) -> Result<()> {
+        self.graph.run(vec![(source, batch)]).map(|_| ())
+    }
+
+    /// The graph with its state.
+    pub(super) fn into_graph(self) -> Graph {
+        self.graph
+    }
+
     /// Decodes a block; its rows are still to be taken.
     pub(crate) fn accept(&mut self, source: usize, block: StoredBlock, units: &Units) -> Result<Accepted> {
         let (name, decoder) = &mut self.sources[source];
@@ -235,7 +248,7 @@ impl Turns {
         batch: &RecordBatch,
         unit: Option<&mut OneUnit>,
         units: &Units,
-    ) -> Result<(Vec<Vec<RecordBatch>>, Vec<(Position, RejectedRecord)>)> {
+    ) -> Result<Outcome> {
         let own = Hidden::of(batch)?;
         let (placed, origin) = match unit {
             None => (batch.clone(), Origin::Own(units)),

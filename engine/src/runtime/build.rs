@@ -12,7 +12,7 @@ use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::limits::StateLimit;
 use super::worker::{Feed, Trigger, Worker};
-use super::{clock, functions};
+use super::{clock, functions, positions};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ use crate::plan::{self, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
-use crate::sink::parquet::{ParquetParts, ParquetSink, positions};
+use crate::sink::parquet::{ParquetParts, ParquetSink};
 use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
 use crate::source::kafka::{KafkaSource, Membership, Opening};
@@ -102,12 +102,12 @@ fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {
     models.names().filter_map(version).collect()
 }
 
-fn sink_names(pipeline: &Pipeline) -> Vec<String> {
+pub(super) fn sink_names(pipeline: &Pipeline) -> Vec<String> {
     let dead_letter = pipeline.dead_letter.as_ref().map(|_| DEAD_LETTER_NAME.to_owned());
     pipeline.sinks.iter().map(|sink| sink.name.clone()).chain(dead_letter).collect()
 }
 
-fn open_checkpoints(
+pub(super) fn open_checkpoints(
     pipeline: &Pipeline,
     stores: &Stores,
     env: &BTreeMap<String, String>,

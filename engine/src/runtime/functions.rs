@@ -13,11 +13,11 @@ use datafusion::logical_expr::{
 };
 use tidemill_udfs::functions::{Models, check_call, functions};
 
+use super::positions;
 use crate::error::Error;
 use crate::model::{self, Unread};
 use crate::pipeline::settings::Pipeline;
 use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
-use crate::sink::parquet::positions;
 
 /// Functions that are evaluated once per row, however often their value is used.
 fn once() -> Vec<String> {
@@ -224,7 +224,6 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
 
 /// The plan of a pipeline as if no model could be read, with every call of `score` given to `check_call`: for training, which
 /// makes the model that the pipeline names.
-#[cfg(feature = "lightgbm")]
 pub(crate) fn plan_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Plan, Error> {
     let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
     plan_unread(pipeline, &Arc::default(), &names, check_call)

@@ -1,12 +1,14 @@
 //! The run: settings become components, components become workers, workers turn records into epochs and publish how far they
 //! came. The only layer that knows all others.
 
+pub(crate) mod bootstrap;
 mod build;
 mod checkpointer;
 pub mod clock;
 mod driver;
 mod functions;
 mod limits;
+mod positions;
 mod run;
 mod snapshots;
 pub mod tasks;
@@ -15,7 +17,6 @@ mod worker;
 
 pub(crate) use build::Alone;
 pub use build::compile;
-#[cfg(feature = "lightgbm")]
 pub(crate) use functions::plan_untrained;
 pub use functions::{UnloadedPlan, plan_unloaded};
 pub use run::{RunHandle, RunSummary, start};

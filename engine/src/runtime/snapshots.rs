@@ -171,6 +171,13 @@ impl Snapshots {
         }
     }
 
+    /// Takes note of a unit whose state came from elsewhere, and is in no snapshot yet.
+    pub(crate) fn take_over_loaded(&mut self, assignment: Assignment, unit: &StateUnit, generation: Generation) {
+        let due = clock::now() + self.interval;
+        let unit = UnitSnapshots { unit: unit.clone(), generation, usable: Vec::new(), has_base: false, due };
+        self.units.insert(assignment, unit);
+    }
+
     /// Forgets units that are somebody else's now.
     pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
         self.units.retain(|assignment, _| !assignments.contains(assignment));

@@ -71,7 +71,8 @@ fn log(random: &mut Xoshiro256PlusPlus, num_records: usize) -> Log {
             offset += if random.random_bool(0.1) { random.random_range(2..5) } else { 1 };
             minute += random.random_range(0..3);
             let late = if random.random_bool(0.3) { random.random_range(0..100) } else { 0 };
-            let at = chrono::DateTime::from_timestamp((minute - late).max(0) * 60, 0).unwrap().to_rfc3339();
+            let at = chrono::DateTime::from_timestamp((minute - late).max(0) * 60, 0).unwrap();
+            let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             let user = partition * 1000 + random.random_range(0..12);
             let amount =
                 [0.1, 1e16, -7.25, 3.3, 1e-9][random.random_range(0..5)] * f64::from(random.random_range(1..9));
@@ -192,10 +193,21 @@ impl Sink for Remembering {
 /// What outlives a life of the pipeline.
 struct World {
     store: Arc<InMemory>,
-    io: Runtime,
+    /// There until the end.
+    runtime: Option<Runtime>,
+    io: tokio::runtime::Handle,
     outcomes: [Arc<Mutex<Outcome>>; 3],
     log: Log,
     next_assignment: u32,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Publishers of lives that were killed go on trying, in vain.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// One life of the pipeline.
@@ -213,8 +225,9 @@ impl World {
             let expected = expected.as_ref().map(|expected| expected[index].clone());
             Arc::new(Mutex::new(Outcome { expected, ..Outcome::default() }))
         };
-        let (store, io) = (Arc::new(InMemory::new()), tasks::io_runtime().unwrap());
-        World { store, io, outcomes: [0, 1, 2].map(outcome), log, next_assignment: 0 }
+        let (store, runtime) = (Arc::new(InMemory::new()), tasks::io_runtime().unwrap());
+        let io = runtime.handle().clone();
+        World { store, runtime: Some(runtime), io, outcomes: [0, 1, 2].map(outcome), log, next_assignment: 0 }
     }
 
     fn stores(&self, is_dead: &Arc<AtomicBool>) -> Stores {
@@ -267,7 +280,7 @@ impl World {
         let metrics = WorkerMetrics::new(0);
         let checkpointer = Checkpointer::new(CheckpointerParts {
             checkpoints: Some(checkpoints),
-            io: self.io.handle().clone(),
+            io: self.io.clone(),
             interval: Duration::from_millis(random.random_range(0..3)),
             snapshot_interval: Duration::from_millis(random.random_range(0..6)),
             timeout: Duration::from_secs(20),
@@ -381,13 +394,21 @@ impl Life {
         checkpointer.tick(driver)
     }
 
+    /// Works until the source has nothing more to say.
+    fn settle(&mut self) {
+        while self.worker.listen().unwrap() {
+            self.worker.run_if_due().unwrap();
+        }
+        self.worker.run_pending().unwrap();
+    }
+
     /// Reads all that there is, and leaves in order.
     fn finish(mut self, log: &Log, random: &mut Xoshiro256PlusPlus) -> SourceCounts {
         while !self.is_done(log) {
             self.feed(log, random);
             self.turn().unwrap();
         }
-        self.worker.listen().unwrap();
+        self.settle();
         self.worker.drain().unwrap();
         self.worker.driver.sources[0].counts
     }
@@ -599,6 +620,7 @@ fn too_much_state_stops_the_worker_in_order() {
         life.feed(&log, random);
         life.turn().unwrap();
     }
+    life.settle();
     life.worker.report();
     let error = life.worker.run().unwrap_err();
     assert!(

@@ -78,13 +78,13 @@ impl KeyLayout {
             match Kind::of(data_type) {
                 None | Some(Kind::Float64 | Kind::Float32) => {
                     return Err(Error::invalid(format!(
-                        "PARTITION BY a column of type {data_type} is not supported; use an integer, a string, a boolean, a date or a timestamp"
+                        "PARTITION BY a column of type {data_type} is not supported; use an integer, a decimal, a string, a boolean, a date or a timestamp"
                     )));
                 }
                 Some(_) => {}
             }
         }
-        let is_word = types.len() == 1 && Kind::of(&types[0]) != Some(Kind::Text);
+        let is_word = types.len() == 1 && Kind::of(&types[0]) != Some(Kind::Bytes);
         Ok(KeyLayout { types, is_word })
     }
 
@@ -175,11 +175,11 @@ fn write_value(column: &InputColumn<'_>, row: usize, bytes: &mut Vec<u8>) {
         return;
     }
     bytes.push(1);
-    match column.texts {
-        Some(texts) => {
-            let text = texts.get(row);
-            bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
+    match &column.bytes {
+        Some(values) => {
+            let value = values.get(row);
+            bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(value);
         }
         None => bytes.extend_from_slice(&column.words[row].to_le_bytes()),
     }
@@ -189,18 +189,18 @@ fn write_value(column: &InputColumn<'_>, row: usize, bytes: &mut Vec<u8>) {
 fn append_value<'a>(bytes: &'a [u8], column: &mut ColumnBuilder) -> &'a [u8] {
     let Some((&is_valid, bytes)) = bytes.split_first() else { return bytes };
     if is_valid == 0 {
-        if column.is_text() {
-            column.push_text(None)
+        if column.is_bytes() {
+            column.push_bytes(None)
         } else {
             column.push(None)
         }
         return bytes;
     }
-    if column.is_text() {
+    if column.is_bytes() {
         let (length, bytes) =
             bytes.split_first_chunk().map_or((0, bytes), |(length, rest)| (u32::from_le_bytes(*length), rest));
-        let (text, bytes) = bytes.split_at(length as usize);
-        column.push_text(Some(std::str::from_utf8(text).unwrap_or_default()));
+        let (value, bytes) = bytes.split_at(length as usize);
+        column.push_bytes(Some(value));
         return bytes;
     }
     match bytes.split_first_chunk() {

@@ -26,6 +26,8 @@ pub struct Long<P: Summarise> {
     pub tree: Tree<P::Summary>,
     /// What follows insertions and removals.
     pub running: P::Running,
+    /// Bytes of `running` when they were last counted.
+    counted_bytes: usize,
 }
 
 /// The rings of one state unit.
@@ -34,6 +36,8 @@ pub struct Rings<P: Summarise> {
     blocks: Blocks,
     long: Slab<Option<Box<Long<P>>>>,
     num_leaves: usize,
+    /// Bytes of what follows the long ones, as last counted.
+    running_bytes: usize,
 }
 
 impl Ring {
@@ -49,7 +53,7 @@ impl<P: Summarise> Rings<P> {
     /// No rings.
     #[must_use]
     pub fn new(layout: RowLayout) -> Rings<P> {
-        Rings { blocks: Blocks::new(layout), long: Slab::default(), num_leaves: 0 }
+        Rings { blocks: Blocks::new(layout), long: Slab::default(), num_leaves: 0, running_bytes: 0 }
     }
 
     /// Where the rows are.
@@ -137,6 +141,18 @@ impl<P: Summarise> Rings<P> {
         }
     }
 
+    /// Counts the bytes of what follows a ring again, after it was asked something.
+    #[inline(always)]
+    pub fn count_bytes(&mut self, ring: Ring, plan: &P) {
+        if let Ring::Long(id) = ring
+            && let Some(long) = &mut self.long[id]
+        {
+            let bytes = plan.running_bytes(&long.running);
+            self.running_bytes = self.running_bytes + bytes - long.counted_bytes;
+            long.counted_bytes = bytes;
+        }
+    }
+
     /// Inserts a row before the row of rank `at` of the ring of slot `slot`. Another slot's block may move:
     /// [`Rings::take_moved`].
     #[inline]
@@ -166,13 +182,14 @@ impl<P: Summarise> Rings<P> {
                 *ring = Ring::Short(larger);
             }
             Ring::Short(block) => {
-                let long = Long { tree: Tree::of_block(*block, &self.blocks), running: P::Running::default() };
+                let (tree, running) = (Tree::of_block(*block, &self.blocks), P::Running::default());
+                let long = Long { tree, running, counted_bytes: 0 };
                 self.num_leaves += 1;
                 *ring = Ring::Long(self.long.insert(Some(Box::new(long))));
                 self.insert_growing(slot, ring, at, row, plan, strings);
             }
             Ring::Long(id) => {
-                let Rings { blocks, long, num_leaves } = self;
+                let Rings { blocks, long, num_leaves, .. } = self;
                 if let Some(long) = &mut long[*id] {
                     let before = long.tree.num_leaves();
                     long.tree.insert(&mut Around { blocks, plan, strings }, at, row);
@@ -200,7 +217,7 @@ impl<P: Summarise> Rings<P> {
             {
                 on_removed(&self.blocks.rows(first), usize::from(first.len), strings);
                 num -= usize::from(first.len);
-                let Rings { blocks, long, num_leaves } = self;
+                let Rings { blocks, long, num_leaves, .. } = self;
                 if let Some(long) = &mut long[id] {
                     long.tree.pop_first_leaf(&mut Around { blocks, plan, strings });
                     plan.removed_first(&mut long.running, usize::from(first.len));
@@ -209,7 +226,8 @@ impl<P: Summarise> Rings<P> {
                 self.blocks.free(first);
             }
             let Some(only) = self.long(id).and_then(|long| long.tree.only_block()) else { return };
-            self.long.remove(id, None);
+            let long = self.long.remove(id, None);
+            self.running_bytes -= long.map_or(0, |long| long.counted_bytes);
             self.num_leaves -= 1;
             *ring = Ring::Short(only);
         }
@@ -243,7 +261,8 @@ impl<P: Summarise> Rings<P> {
             Ring::Short(block) => self.blocks.block_bytes(block.class),
             Ring::Long(id) => {
                 let leaves = self.long(id).map_or(0, |long| long.tree.num_leaves());
-                leaves * (self.blocks.block_bytes(CLASS_MAX) + plan.summary_bytes())
+                let running = self.long(id).map_or(0, |long| long.counted_bytes);
+                leaves * (self.blocks.block_bytes(CLASS_MAX) + plan.summary_bytes()) + running
             }
         }
     }
@@ -251,7 +270,7 @@ impl<P: Summarise> Rings<P> {
     /// Bytes of all rings.
     #[must_use]
     pub fn bytes(&self, plan: &P) -> usize {
-        self.blocks.bytes() + self.long.bytes() + self.num_leaves * plan.summary_bytes()
+        self.blocks.bytes() + self.long.bytes() + self.num_leaves * plan.summary_bytes() + self.running_bytes
     }
 
     fn move_to_class(&mut self, slot: u32, block: Block, class: u8) -> Block {

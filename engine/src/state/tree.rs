@@ -30,6 +30,8 @@ pub trait Summarise {
     fn removed_first(&self, running: &mut Self::Running, num: usize);
     /// Bytes of a summary, about.
     fn summary_bytes(&self) -> usize;
+    /// Bytes of what follows a ring, about.
+    fn running_bytes(&self, running: &Self::Running) -> usize;
 }
 
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 //! `replay`. Splits by time; seeded, so that the same rows give the same model. Needs the cargo feature `lightgbm`.
 
 mod features;
-mod quality;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
@@ -16,6 +15,7 @@ pub use features::{FeatureQuery, feature_query};
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
 use crate::model::manifest::{MODEL_MANIFEST_VERSION, ModelManifest};
+use crate::model::quality;
 
 /// How a model is trained. The defaults are those that do not diverge at one percent of positives.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ use super::DemoArguments;
 use crate::cli::{Environment, print};
 use crate::error::{Error, Result};
 use crate::model::manifest::ModelManifest;
+use crate::source::generator::{GeneratorError, write_parquet};
 
 /// A model to serve.
 pub(super) struct Ready {
@@ -25,6 +26,23 @@ pub(super) fn ready(arguments: &DemoArguments, environment: &Environment) -> Res
         return Ok(Ready { path, manifest });
     }
     train(arguments, environment, path)
+}
+
+/// The simulated time before the live stream: what the model is trained on, and what the windows have seen when the stream begins.
+pub(super) fn history(arguments: &DemoArguments) -> Result<PathBuf> {
+    let failed = |error: GeneratorError| Error::internal(format!("history cannot be made: {error}"));
+    let name = format!("demo-history-{}-{}.parquet", arguments.seed, arguments.history_days);
+    let path = arguments.folder.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    let unavailable = |error| Error::unavailable(format!("{} cannot be made", path.display())).with_source(error);
+    std::fs::create_dir_all(&arguments.folder).map_err(unavailable)?;
+    let partial = path.with_extension("partial");
+    let summary = write_parquet(arguments.world(), arguments.history(), &partial, 2).map_err(failed)?;
+    std::fs::rename(&partial, &path).map_err(unavailable)?;
+    print(&format!("history   {} simulated transactions of {} days", summary.rows, arguments.history_days));
+    Ok(path)
 }
 
 #[cfg(not(feature = "lightgbm"))]
@@ -53,20 +71,9 @@ fn fits(arguments: &DemoArguments, environment: &Environment, manifest: &ModelMa
 
 #[cfg(feature = "lightgbm")]
 fn train(arguments: &DemoArguments, environment: &Environment, path: PathBuf) -> Result<Ready> {
-    use crate::source::generator::write_parquet;
     let started = crate::runtime::clock::now();
-    let failed =
-        |error: crate::source::generator::GeneratorError| Error::internal(format!("history cannot be made: {error}"));
-    let history = arguments.folder.join("demo-history.parquet");
-    std::fs::create_dir_all(&arguments.folder).map_err(|error| {
-        Error::unavailable(format!("{} cannot be made", arguments.folder.display())).with_source(error)
-    })?;
-    if let Err(error) = std::fs::remove_file(&history) {
-        tracing::debug!(%error, "no earlier history to remove");
-    }
-    print(&format!("history   {} days of simulated transactions", arguments.history_days));
-    let summary = write_parquet(arguments.world(), arguments.history(), &history, 2).map_err(failed)?;
-    print(&format!("model     training on {} of them", summary.rows));
+    let history = history(arguments)?;
+    print("model     training on the features that the pipeline's own SQL makes of it");
     let pipeline = crate::cli::load(&arguments.pipeline, environment)?;
     let query = query(arguments, environment)?;
     let settings = crate::train::TrainSettings { seed: arguments.seed, ..crate::train::TrainSettings::default() };

@@ -68,10 +68,10 @@ impl<'a> BatchRows<'a> {
         for (index, (column, word)) in self.arguments.iter().zip(words).enumerate() {
             let is_valid = column.is_valid(row);
             bits |= u64::from(is_valid) << index;
-            *word = match (is_valid, column.texts) {
+            *word = match (is_valid, &column.bytes) {
                 (false, _) => 0,
                 (true, None) => column.words[row],
-                (true, Some(texts)) => strings.hold(texts.get(row)),
+                (true, Some(bytes)) => strings.hold(bytes.get(row)),
             };
         }
         for (index, filter) in self.filters.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! The kernels: one row's answers from the rows of its key, before it joins them. Typed per column when the plan was
-//! made; here is no virtual call, no allocation for rows in blocks, and no scalar of a dynamic type. It refuses to
+//! made; here is no virtual call, no allocation for rows in blocks, and no scalar of a dynamic type. For
+//! what has no kernel the rows of the frame are gathered. It refuses to
 //! change what is retained.
 
 use crate::state::blocks::{BLOCK_ROWS_MAX, Blocks, Row, Rows};
@@ -7,11 +8,13 @@ use crate::state::ring::{Long, Ring, Rings};
 use crate::state::strings::Strings;
 use crate::state::value::{ColumnBuilder, Kind};
 
+use super::fallback::Gathered;
 use super::fold::{Fold, for_each_bit};
 use super::follow::{distinct_mask, fold_range};
 use super::frame::{Place, Ranks, Span};
 use super::plan::{Act, Finish, Literal, Plan, PlannedCall};
 use super::short;
+use super::unit::Answers;
 
 /// The retained rows of a key.
 enum View<'a> {
@@ -95,7 +98,7 @@ pub(super) struct Answered {
     pub(super) is_history_incomplete: bool,
 }
 
-/// Answers a row into one builder per call. `spans` is room for one span per frame.
+/// Answers a row into one column per call. `spans` is room for one span per frame.
 #[inline]
 pub(super) fn evaluate(
     plan: &Plan,
@@ -104,7 +107,7 @@ pub(super) fn evaluate(
     strings: &Strings,
     asked: Asked<'_>,
     spans: &mut [Span],
-    columns: &mut [ColumnBuilder],
+    answers: &mut Answers,
 ) -> Answered {
     let mut view = match ring {
         Ring::Empty => View::Empty,
@@ -119,7 +122,7 @@ pub(super) fn evaluate(
     for (span, frame) in spans.iter_mut().zip(&plan.frames) {
         *span = place.span(*frame, plan.max_lookback, &view);
     }
-    for (index, (call, column)) in plan.calls.iter().zip(columns).enumerate() {
+    for (index, (call, column)) in plan.calls.iter().zip(&mut answers.columns).enumerate() {
         let span = spans[call.frame];
         let value = match &call.act {
             Act::Fold { measure, finish } => {
@@ -136,6 +139,10 @@ pub(super) fn evaluate(
             }
             Act::Distinct { argument } => Some(distinct(plan, index, *argument, &mut view, span, asked.row)),
             Act::Edge { argument, is_first } => edge(*argument, *is_first, &view, span, asked.row),
+            Act::Fallback { index } => {
+                gather(plan, *index, &view, span, asked.row, strings, &mut answers.gathered[*index]);
+                continue;
+            }
             Act::Lag { argument, offset, default } => {
                 let has_row = place.rank >= *offset && (*offset == 0 || place.rank - *offset >= span.from);
                 if !has_row {
@@ -152,8 +159,8 @@ pub(super) fn evaluate(
 
 #[inline(always)]
 fn push(call: &PlannedCall, value: Option<u64>, strings: &Strings, column: &mut ColumnBuilder) {
-    if call.kind == Kind::Text && column.is_text() {
-        column.push_text(value.map(|word| strings.get(word)));
+    if call.kind == Kind::Bytes && column.is_bytes() {
+        column.push_bytes(value.map(|word| strings.get(word)));
     } else {
         column.push(value);
     }
@@ -161,9 +168,9 @@ fn push(call: &PlannedCall, value: Option<u64>, strings: &Strings, column: &mut 
 
 fn push_default(default: Option<&Literal>, column: &mut ColumnBuilder) {
     match default {
-        Some(Literal::Text(text)) => column.push_text(Some(text)),
+        Some(Literal::Bytes(bytes)) => column.push_bytes(Some(bytes)),
         Some(Literal::Word(word)) => column.push(Some(*word)),
-        None if column.is_text() => column.push_text(None),
+        None if column.is_bytes() => column.push_bytes(None),
         None => column.push(None),
     }
 }
@@ -193,7 +200,7 @@ fn fold(
             fold
         }
         View::Long(long, blocks) if is_to_newest && span.to - span.from > BLOCK_ROWS_MAX && rule.is_followed() => {
-            let Long { tree, running } = &mut **long;
+            let Long { tree, running, .. } = &mut **long;
             running.fold_to_newest(plan, call, measure, (tree, blocks), span.from, strings)
         }
         View::Long(long, blocks) => fold_range(plan, measure, (&long.tree, blocks), span.from, span.to, strings),
@@ -234,6 +241,31 @@ fn finish_fold(finish: Finish, fold: &Fold) -> Option<u64> {
     }
 }
 
+/// Gathers the rows of a frame for the fallback.
+#[inline(never)]
+fn gather(
+    plan: &Plan,
+    index: usize,
+    view: &View<'_>,
+    span: Span,
+    own: Row<'_>,
+    strings: &Strings,
+    gathered: &mut Gathered,
+) {
+    let fallback = &plan.fallbacks[index];
+    match view {
+        View::Empty => {}
+        View::Short(rows) => gathered.add_rows(fallback, rows, span.from, span.to, strings),
+        View::Long(long, blocks) => long.tree.visit_rows(blocks, span.from, span.to, &mut |rows, from, to| {
+            gathered.add_rows(fallback, &rows, from, to, strings);
+        }),
+    }
+    if span.has_own {
+        gathered.add_row(fallback, own, strings);
+    }
+    gathered.end_frame(plan, fallback, span.from < span.to || span.has_own);
+}
+
 fn edge(argument: usize, is_first: bool, view: &View<'_>, span: Span, own: Row<'_>) -> Option<u64> {
     let has_rows = span.from < span.to;
     match (is_first, span.has_own) {
@@ -253,7 +285,7 @@ fn distinct(plan: &Plan, call: usize, argument: usize, view: &mut View<'_>, span
             distinct_of_block(rows.column(argument), counted, own)
         }
         View::Long(long, blocks) => {
-            let Long { tree, running } = &mut **long;
+            let Long { tree, running, .. } = &mut **long;
             running.distinct(plan, call, (tree, blocks), (span.from, span.to), own)
         }
     }

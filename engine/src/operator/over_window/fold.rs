@@ -268,7 +268,7 @@ impl Measure {
 
     #[inline(always)]
     fn is_better(&self, word: u64, best: u64, strings: &Strings) -> bool {
-        let ordering = if self.kind == Kind::Text {
+        let ordering = if self.kind == Kind::Bytes {
             strings.get(word).cmp(strings.get(best))
         } else {
             self.kind.order_key(word).cmp(&self.kind.order_key(best))
@@ -304,10 +304,10 @@ pub(super) fn for_each_bit(bits: u64, mut act: impl FnMut(usize)) {
 
 impl Fold {
     /// The string that it names, if it names one: such a string must be held while the fold lives.
-    pub(super) fn text(&self, measure: &Measure) -> Option<u64> {
+    pub(super) fn held(&self, measure: &Measure) -> Option<u64> {
         match (measure.kind, self) {
-            (Kind::Text, Fold::Extreme { word, is_some: true }) => Some(*word),
-            (Kind::Text, Fold::Edge { word, .. }) => *word,
+            (Kind::Bytes, Fold::Extreme { word, is_some: true }) => Some(*word),
+            (Kind::Bytes, Fold::Edge { word, .. }) => *word,
             _ => None,
         }
     }

@@ -53,7 +53,7 @@ pub(super) struct Followers(Vec<Option<Follower>>);
 fn measure_of(plan: &Plan, call: usize) -> Option<&Measure> {
     match plan.calls[call].act {
         Act::Fold { measure, .. } => Some(&plan.measures[measure]),
-        Act::Distinct { .. } | Act::Edge { .. } | Act::Lag { .. } => None,
+        Act::Distinct { .. } | Act::Edge { .. } | Act::Lag { .. } | Act::Fallback { .. } => None,
     }
 }
 
@@ -104,6 +104,15 @@ impl Followers {
                 _ => *follower = None,
             }
         }
+    }
+
+    /// Bytes held, about. A hash table fills seven eighths of its places and has a byte beside each.
+    pub(super) fn bytes(&self) -> usize {
+        let counts = |follower: &Option<Follower>| match follower {
+            Some(Follower::Distinct { counts, .. }) => counts.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1),
+            Some(Follower::Fold { .. }) | None => 0,
+        };
+        self.0.capacity() * size_of::<Option<Follower>>() + self.0.iter().map(counts).sum::<usize>()
     }
 
     fn follower(&mut self, plan: &Plan, call: usize) -> &mut Option<Follower> {

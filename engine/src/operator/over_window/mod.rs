@@ -1,11 +1,12 @@
 //! The keyed OVER-window: per key, the rows that frames still see, and each row's answers at once, in its place in the
 //! total order, late or not (design, sections 4 and 5). Answers depend only on what the rules make visible, never on
-//! what happens to be stored (I8). What has no kernel is refused by name ([`Call::output_type`]), for the caller to
-//! fall back.
+//! what happens to be stored (I8). What has no kernel is refused by name ([`Call::output_type`]); the caller may then
+//! ask for the fallback ([`Function::Fallback`]), which computes an aggregate from scratch for each row.
 
 mod batch;
 mod evaluate;
 mod exact;
+mod fallback;
 mod fold;
 mod follow;
 mod frame;
@@ -31,10 +32,12 @@ use crate::state::value::ColumnBuilder;
 use crate::types::{Assignment, EventTime};
 
 pub use batch::WindowInput;
+pub use fallback::{FailedCall, FrameAnswers, RowAggregate};
 pub use snapshot::{Piece, STATE_VERSION, SnapshotKind};
 pub use spec::{Call, Frame, Function, WindowSpec};
 
 use batch::BatchRows;
+use fallback::Gathered;
 use plan::Plan;
 use unit::{Answers, Scratch, Unit};
 
@@ -48,6 +51,9 @@ pub struct WindowOutput {
     /// `_history_incomplete`: the row is older than H, or a RANGE frame reaches below the event time at which its
     /// unit's log began. Boolean, never null.
     pub is_history_incomplete: ArrayRef,
+    /// Calls that could not be answered for a row; their answers are null. Only a fallback fails, and a row has been taken
+    /// in all the same: the rows after it are not answered otherwise because of it. The same in every run and replay.
+    pub failures: Vec<FailedCall>,
 }
 
 /// What is retained of one key, for `explain`.
@@ -106,7 +112,8 @@ impl OverWindow {
         self.units.keys().copied()
     }
 
-    /// Answers each row of a batch in the order of arrival, and takes it in. After an error no row has been taken in.
+    /// Answers each row of a batch in the order of arrival, and takes it in. After an error no row has been taken in, but
+    /// after one of a fallback that is broken or without memory all have: the state is to be restored.
     pub fn process(&mut self, input: &WindowInput<'_>) -> Result<WindowOutput> {
         let plan = &self.plan;
         let num_rows = input.hidden.num_rows();
@@ -119,7 +126,8 @@ impl OverWindow {
             )));
         }
         let mut answers = Answers {
-            columns: plan.calls.iter().map(|call| ColumnBuilder::new(&call.output, num_rows)).collect(),
+            columns: plan.calls.iter().map(|call| call.builder(num_rows)).collect(),
+            gathered: plan.fallbacks.iter().map(|fallback| Gathered::new(plan, fallback)).collect(),
             late_by: Vec::with_capacity(num_rows),
             is_history_incomplete: Vec::with_capacity(num_rows),
         };
@@ -132,8 +140,17 @@ impl OverWindow {
                 unit.process(plan, rows, &keys, &batch, &mut scratch, &mut answers);
             }
         }
+        let mut columns: Vec<ArrayRef> =
+            answers.columns.into_iter().map(ColumnBuilder::finish).collect::<Result<_>>()?;
+        let mut failures = Vec::new();
+        for (gathered, fallback) in answers.gathered.into_iter().zip(&plan.fallbacks) {
+            let (column, failed) = gathered.finish(plan, fallback)?;
+            columns[fallback.call] = column;
+            failures.extend(failed);
+        }
         Ok(WindowOutput {
-            columns: answers.columns.into_iter().map(ColumnBuilder::finish).collect::<Result<_>>()?,
+            columns,
+            failures,
             late_by: Arc::new(DurationMicrosecondArray::from(answers.late_by)),
             is_history_incomplete: Arc::new(BooleanArray::from(answers.is_history_incomplete)),
         })

@@ -1,6 +1,7 @@
 //! A spec made ready to run: distinct frames and measures, what each call reads, and how long rows are needed. Nothing
 //! in it changes while the operator lives, so state is a function of the plan and the rows alone (I8).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::ArrayRef;
@@ -11,8 +12,9 @@ use crate::state::blocks::{Row, RowLayout, Rows};
 use crate::state::keys::KeyLayout;
 use crate::state::strings::Strings;
 use crate::state::tree::Summarise;
-use crate::state::value::{InputColumn, Kind};
+use crate::state::value::{ColumnBuilder, InputColumn, Kind};
 
+use super::fallback::PlannedFallback;
 use super::fold::{Fold, Measure, What};
 use super::follow::Followers;
 use super::spec::{Call, Frame, Function, WindowSpec};
@@ -28,6 +30,8 @@ pub(super) enum Act {
     Edge { argument: usize, is_first: bool },
     /// The value of the row `offset` before, or the default.
     Lag { argument: usize, offset: usize, default: Option<Literal> },
+    /// Computed from scratch, by the fallback of this index.
+    Fallback { index: usize },
 }
 
 /// What is taken from a fold.
@@ -45,7 +49,7 @@ pub(super) enum Finish {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Literal {
     Word(u64),
-    Text(String),
+    Bytes(Box<[u8]>),
 }
 
 /// One call, made ready.
@@ -63,6 +67,16 @@ pub(super) struct PlannedCall {
     pub(super) filter: Option<usize>,
 }
 
+impl PlannedCall {
+    /// Room for its answers; none for a call without a kernel, whose answers come whole.
+    pub(super) fn builder(&self, rows: usize) -> ColumnBuilder {
+        match self.act {
+            Act::Fallback { .. } => ColumnBuilder::new(&DataType::Boolean, 0),
+            _ => ColumnBuilder::new(&self.output, rows),
+        }
+    }
+}
+
 /// A spec made ready to run.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -70,6 +84,7 @@ pub(super) struct Plan {
     pub(super) arguments: Vec<(DataType, Kind)>,
     pub(super) num_filters: usize,
     pub(super) calls: Vec<PlannedCall>,
+    pub(super) fallbacks: Vec<PlannedFallback>,
     pub(super) frames: Vec<Frame>,
     pub(super) measures: Vec<Measure>,
     /// Measures of which long rings keep summaries; a number of rows needs none.
@@ -92,8 +107,8 @@ fn micros(duration: Duration, name: &str) -> Result<i64> {
 
 fn literal(array: &ArrayRef) -> Result<Option<Literal>> {
     let column = InputColumn::read(array, array.data_type())?;
-    Ok(column.is_valid(0).then(|| match column.texts {
-        Some(texts) => Literal::Text(texts.get(0).to_owned()),
+    Ok(column.is_valid(0).then(|| match &column.bytes {
+        Some(bytes) => Literal::Bytes(bytes.get(0).into()),
         None => Literal::Word(column.words[0]),
     }))
 }
@@ -122,6 +137,7 @@ impl Plan {
             arguments: spec.arguments.iter().map(kind).collect::<Result<_>>()?,
             num_filters: spec.num_filters,
             calls: Vec::new(),
+            fallbacks: Vec::new(),
             frames: Vec::new(),
             measures: Vec::new(),
             summarised: Vec::new(),
@@ -142,42 +158,14 @@ impl Plan {
 
     fn add_call(&mut self, call: &Call, output: DataType) -> Result<()> {
         let kind = call.argument.map_or(Kind::Unsigned, |argument| self.arguments[argument].1);
-        let argument = call.argument.unwrap_or(0);
         let frame = match &call.function {
             Function::Lag { offset, .. } => Frame::Rows { preceding: *offset, until: 0 },
             Function::RowNumber => Frame::Unbounded { until: 0 },
             _ => call.frame,
         };
         let is_unbounded = matches!(frame, Frame::Unbounded { .. });
-        let (what, finish) = match &call.function {
-            Function::CountRows | Function::Count | Function::RowNumber => (What::Count, Finish::Count),
-            Function::Sum if output == DataType::Float64 => (What::Floats, Finish::Sum),
-            Function::Sum => (What::Integers, Finish::Sum),
-            Function::Avg => (What::Floats, Finish::Mean),
-            Function::Min => (What::Min, Finish::Extreme),
-            Function::Max => (What::Max, Finish::Extreme),
-            Function::VarSamp => (What::Moments, Finish::Variance { ddof: 1, is_root: false }),
-            Function::VarPop => (What::Moments, Finish::Variance { ddof: 0, is_root: false }),
-            Function::StddevSamp => (What::Moments, Finish::Variance { ddof: 1, is_root: true }),
-            Function::StddevPop => (What::Moments, Finish::Variance { ddof: 0, is_root: true }),
-            Function::FirstValue => (What::First, Finish::Edge),
-            Function::LastValue | Function::CountDistinct | Function::Lag { .. } => (What::Last, Finish::Edge),
-        };
         let filter = call.filter.map(|filter| self.arguments.len() + filter);
-        let act = match &call.function {
-            Function::CountDistinct => Act::Distinct { argument },
-            Function::Lag { offset, default } => {
-                let default = default.as_ref().map(literal).transpose()?.flatten();
-                Act::Lag { argument, offset: *offset, default }
-            }
-            Function::FirstValue | Function::LastValue if !is_unbounded => {
-                Act::Edge { argument, is_first: what == What::First }
-            }
-            _ => {
-                let measure = Measure { what, argument: call.argument, kind, filter };
-                Act::Fold { measure: position_or_push(&mut self.measures, measure), finish }
-            }
-        };
+        let act = self.act(call, &output, is_unbounded, filter)?;
         let prefix = match act {
             Act::Fold { measure, .. } if is_unbounded => Some(position_or_push(&mut self.prefixes, measure)),
             _ => None,
@@ -192,6 +180,40 @@ impl Plan {
         let frame = position_or_push(&mut self.frames, frame);
         self.calls.push(PlannedCall { act, frame, prefix, output, kind, filter });
         Ok(())
+    }
+
+    fn act(&mut self, call: &Call, output: &DataType, is_unbounded: bool, filter: Option<usize>) -> Result<Act> {
+        let argument = call.argument.unwrap_or(0);
+        let (what, finish) = match &call.function {
+            Function::CountDistinct => return Ok(Act::Distinct { argument }),
+            Function::Lag { offset, default } => {
+                let default = default.as_ref().map(literal).transpose()?.flatten();
+                return Ok(Act::Lag { argument, offset: *offset, default });
+            }
+            Function::FirstValue | Function::LastValue if !is_unbounded => {
+                return Ok(Act::Edge { argument, is_first: matches!(call.function, Function::FirstValue) });
+            }
+            Function::Fallback { aggregate, arguments } => {
+                let (aggregate, arguments) = (Arc::clone(aggregate), arguments.clone());
+                self.fallbacks.push(PlannedFallback { aggregate, arguments, filter, call: self.calls.len() });
+                return Ok(Act::Fallback { index: self.fallbacks.len() - 1 });
+            }
+            Function::CountRows | Function::Count | Function::RowNumber => (What::Count, Finish::Count),
+            Function::Sum if *output == DataType::Float64 => (What::Floats, Finish::Sum),
+            Function::Sum => (What::Integers, Finish::Sum),
+            Function::Avg => (What::Floats, Finish::Mean),
+            Function::Min => (What::Min, Finish::Extreme),
+            Function::Max => (What::Max, Finish::Extreme),
+            Function::VarSamp => (What::Moments, Finish::Variance { ddof: 1, is_root: false }),
+            Function::VarPop => (What::Moments, Finish::Variance { ddof: 0, is_root: false }),
+            Function::StddevSamp => (What::Moments, Finish::Variance { ddof: 1, is_root: true }),
+            Function::StddevPop => (What::Moments, Finish::Variance { ddof: 0, is_root: true }),
+            Function::FirstValue => (What::First, Finish::Edge),
+            Function::LastValue => (What::Last, Finish::Edge),
+        };
+        let kind = call.argument.map_or(Kind::Unsigned, |argument| self.arguments[argument].1);
+        let measure = Measure { what, argument: call.argument, kind, filter };
+        Ok(Act::Fold { measure: position_or_push(&mut self.measures, measure), finish })
     }
 
     pub(super) fn row_layout(&self) -> RowLayout {
@@ -285,6 +307,10 @@ impl Summarise for Plan {
 
     fn removed_first(&self, running: &mut Followers, num: usize) {
         running.removed_first(num);
+    }
+
+    fn running_bytes(&self, running: &Followers) -> usize {
+        running.bytes()
     }
 
     fn summary_bytes(&self) -> usize {

@@ -17,6 +17,8 @@ pub(super) enum Value {
     Float(f64),
     Bool(bool),
     Text(String),
+    Decimal(i128),
+    Bytes(Vec<u8>),
 }
 
 /// An accepted row, with the W that its partition had before it.
@@ -131,14 +133,19 @@ fn one(call: &Call, row: &LogRow, arrived: &[&LogRow], h: Option<i64>, rules: Ru
         .filter(|other| passes(other))
         .map(|other| other.arguments.get(argument).cloned().unwrap_or(Value::Null))
         .collect();
-    match &call.function {
+    of_rows(&call.function, &all)
+}
+
+/// The answer of a function that sees rows of these values.
+pub(super) fn of_rows(function: &Function, all: &[Value]) -> Value {
+    match function {
         Function::CountRows => return Value::Int(all.len() as i64),
         Function::FirstValue => return all.first().cloned().unwrap_or(Value::Null),
         Function::LastValue => return all.last().cloned().unwrap_or(Value::Null),
         _ => {}
     }
-    let values: Vec<Value> = all.into_iter().filter(|value| *value != Value::Null).collect();
-    aggregate(&call.function, &values)
+    let values: Vec<Value> = all.iter().filter(|value| **value != Value::Null).cloned().collect();
+    aggregate(function, &values)
 }
 
 fn aggregate(function: &Function, values: &[Value]) -> Value {
@@ -181,7 +188,7 @@ fn as_f64(value: &Value) -> Option<f64> {
         Value::Int(value) => Some(*value as f64),
         Value::UInt(value) => Some(*value as f64),
         Value::Float(value) => Some(*value),
-        Value::Null | Value::Bool(_) | Value::Text(_) => None,
+        Value::Null | Value::Bool(_) | Value::Text(_) | Value::Decimal(_) | Value::Bytes(_) => None,
     }
 }
 
@@ -208,6 +215,8 @@ fn compare(a: &Value, b: &Value) -> Ordering {
         (Value::Float(a), Value::Float(b)) => a.total_cmp(b),
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
         (Value::Text(a), Value::Text(b)) => a.cmp(b),
+        (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
+        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
         _ => panic!("values of two types: {a:?}, {b:?}"),
     }
 }

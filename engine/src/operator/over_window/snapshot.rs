@@ -247,8 +247,8 @@ impl PieceBuilder {
             }
             let column = rows.column(index);
             for (lane, word) in column.iter().enumerate() {
-                if builder.is_text() {
-                    builder.push_text(is_set(lane).then(|| strings.get(*word)));
+                if builder.is_bytes() {
+                    builder.push_bytes(is_set(lane).then(|| strings.get(*word)));
                 } else {
                     builder.push(is_set(lane).then_some(*word));
                 }
@@ -320,7 +320,9 @@ impl PrefixBuilder {
         self.counts.push(count);
         self.times.push(time);
         match &mut self.values {
-            PrefixValues::Plain(builder) if builder.is_text() => builder.push_text(value.map(|word| strings.get(word))),
+            PrefixValues::Plain(builder) if builder.is_bytes() => {
+                builder.push_bytes(value.map(|word| strings.get(word)))
+            }
             PrefixValues::Plain(builder) => builder.push(value),
             PrefixValues::Exact(builder) => builder.append_option(match fold {
                 Some(Fold::Floats { sum, .. }) => Some(sum.to_bytes()),
@@ -367,14 +369,15 @@ impl<'a> Restored<'a> {
             return Err(bad_state("another number of columns"));
         }
         let words = |batch: &'a RecordBatch| batch.column(0).as_primitive_opt::<UInt64Type>().ok_or_else(wrong_type);
-        let prefixes = piece.slots.columns()[1 + num_keys..].chunks_exact(3).map(|columns| {
+        let measures = plan.prefixes.iter().map(|measure| &plan.measures[*measure]);
+        let prefixes = piece.slots.columns()[1 + num_keys..].chunks_exact(3).zip(measures).map(|(columns, measure)| {
             Ok(RestoredPrefix {
                 counts: columns[0].as_primitive_opt().ok_or_else(wrong_type)?,
                 times: columns[1].as_primitive_opt().ok_or_else(wrong_type)?,
                 exact: columns[2].as_binary_opt(),
-                plain: match columns[2].data_type() {
-                    DataType::Binary => None,
-                    data_type => Some(InputColumn::read(&columns[2], data_type)?),
+                plain: match measure.what {
+                    What::Floats | What::Moments => None,
+                    _ => Some(InputColumn::read(&columns[2], columns[2].data_type())?),
                 },
             })
         });
@@ -398,9 +401,9 @@ impl<'a> Restored<'a> {
         let mut bits = 0;
         for (index, column) in self.columns.iter().enumerate() {
             let is_valid = column.is_valid(row);
-            let word = match (is_valid, column.texts) {
+            let word = match (is_valid, &column.bytes) {
                 (false, _) => 0,
-                (true, Some(texts)) => strings.hold(texts.get(row)),
+                (true, Some(bytes)) => strings.hold(bytes.get(row)),
                 (true, None) => column.words[row],
             };
             match words.get_mut(index) {
@@ -434,8 +437,8 @@ impl RestoredPrefix<'_> {
         let bytes =
             || self.exact.filter(|exact| exact.is_valid(row)).map(|exact| exact.value(row)).ok_or_else(wrong_type);
         let value = match &self.plain {
-            Some(column) if column.is_valid(row) => Some(match column.texts {
-                Some(texts) if measure.kind == Kind::Text => strings.hold(texts.get(row)),
+            Some(column) if column.is_valid(row) => Some(match &column.bytes {
+                Some(bytes) if measure.kind == Kind::Bytes => strings.hold(bytes.get(row)),
                 Some(_) => return Err(wrong_type()),
                 None => column.words[row],
             }),

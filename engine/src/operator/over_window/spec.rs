@@ -1,6 +1,7 @@
 //! What an over-window computes, as plain data: keys, retained columns, calls and their frames. It says what type a
 //! call gives and refuses, by name, what the kernels do not do, so that the caller can fall back or tell the user.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::ArrayRef;
@@ -8,6 +9,8 @@ use arrow::datatypes::DataType;
 
 use crate::error::{Error, Result};
 use crate::state::value::{Kind, unsupported};
+
+use super::fallback::RowAggregate;
 
 /// What a call computes over the rows of its frame. Nulls are skipped as SQL does, except by the functions that name a
 /// row.
@@ -48,6 +51,14 @@ pub enum Function {
     },
     /// `row_number()`; the frame is not looked at.
     RowNumber,
+    /// An aggregate that has no kernel, computed for each row from scratch on the rows of its frame, which must be
+    /// bounded.
+    Fallback {
+        /// What computes it.
+        aggregate: Arc<dyn RowAggregate>,
+        /// Indices of the columns that it takes among the retained columns; the call's own `argument` is none.
+        arguments: Vec<usize>,
+    },
 }
 
 /// Which rows of its key a row's call sees, always among those that arrived before it or are itself (design, section
@@ -81,7 +92,7 @@ pub enum Frame {
 pub struct Call {
     /// What it computes.
     pub function: Function,
-    /// Index of its argument among the retained columns; none for `count(*)` and `row_number()`.
+    /// Index of its argument among the retained columns; none for `count(*)`, `row_number()` and a fallback.
     pub argument: Option<usize>,
     /// Index of its FILTER among the filter columns.
     pub filter: Option<usize>,
@@ -117,7 +128,7 @@ impl WindowSpec {
 impl Function {
     /// Its name in SQL.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Function::CountRows | Function::Count | Function::CountDistinct => "count",
             Function::Sum => "sum",
@@ -132,6 +143,7 @@ impl Function {
             Function::LastValue => "last_value",
             Function::Lag { .. } => "lag",
             Function::RowNumber => "row_number",
+            Function::Fallback { aggregate, .. } => aggregate.name(),
         }
     }
 
@@ -159,6 +171,9 @@ impl Call {
             return refuse("FILTER applies to aggregate functions only");
         }
         self.check_frame()?;
+        if let Function::Fallback { aggregate, arguments: columns } = &self.function {
+            return self.fallback_type(aggregate.as_ref(), columns, arguments);
+        }
         let argument = match (&self.function, self.argument) {
             (Function::CountRows, None) => return Ok(DataType::Int64),
             (Function::RowNumber, None) => return Ok(DataType::UInt64),
@@ -193,6 +208,34 @@ impl Call {
                 refuse(&format!("the default must be one value of type {argument}"))
             }
             _ => Ok(argument.clone()),
+        }
+    }
+
+    fn fallback_type(
+        &self,
+        aggregate: &dyn RowAggregate,
+        columns: &[usize],
+        arguments: &[DataType],
+    ) -> Result<DataType> {
+        if matches!(self.frame, Frame::Unbounded { .. }) {
+            return Err(Error::invalid(format!(
+                "{} over a window needs a bounded frame, as its state would grow for ever; write RANGE BETWEEN INTERVAL '90 days' PRECEDING AND CURRENT ROW, or ROWS BETWEEN 1000 PRECEDING AND CURRENT ROW, with the length that the feature needs",
+                aggregate.name()
+            )));
+        }
+        if self.argument.is_some() {
+            return Err(Error::internal("the arguments of a window call that falls back stand in its function"));
+        }
+        let types = columns.iter().map(|column| arguments.get(*column));
+        if !types.eq(aggregate.argument_types().iter().map(Some)) {
+            return Err(Error::internal(format!(
+                "{} over a window is given columns of other types than it was made for",
+                aggregate.name()
+            )));
+        }
+        match aggregate.argument_types().iter().find(|argument| Kind::of(argument).is_none()) {
+            Some(argument) => Err(unsupported(argument)),
+            None => Ok(aggregate.output_type().clone()),
         }
     }
 

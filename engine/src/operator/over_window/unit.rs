@@ -16,6 +16,7 @@ use crate::state::wheel::Wheel;
 
 use super::batch::BatchRows;
 use super::evaluate::{Asked, evaluate};
+use super::fallback::Gathered;
 use super::fold::Fold;
 use super::frame::Span;
 use super::plan::Plan;
@@ -69,7 +70,10 @@ pub(super) struct Unit {
 /// Where answers go.
 #[derive(Debug)]
 pub(super) struct Answers {
+    /// By call; unused for a call without a kernel.
     pub(super) columns: Vec<ColumnBuilder>,
+    /// By call without a kernel.
+    pub(super) gathered: Vec<Gathered>,
     pub(super) late_by: Vec<i64>,
     pub(super) is_history_incomplete: Vec<bool>,
 }
@@ -209,8 +213,8 @@ impl Unit {
         let Slot { ring, prefix, .. } = self.slots[slot_id];
         let prefix = if prefix == 0 { None } else { self.prefixes[prefix - 1].as_deref() };
         let asked = Asked { row, h, log_begin, prefix };
-        let answered =
-            evaluate(plan, &mut self.rings, ring, &self.strings, asked, &mut scratch.spans, &mut answers.columns);
+        let answered = evaluate(plan, &mut self.rings, ring, &self.strings, asked, &mut scratch.spans, answers);
+        self.rings.count_bytes(ring, plan);
         answers.late_by.push(w.map_or(0, |w| w.saturating_sub(time).max(0)));
         answers.is_history_incomplete.push(answered.is_history_incomplete);
 
@@ -269,16 +273,16 @@ impl Unit {
             if let Some(folds) = &mut folds {
                 for (fold, measure) in folds.iter_mut().zip(&plan.prefixes) {
                     let measure = &plan.measures[*measure];
-                    let text = fold.text(measure);
+                    let before = fold.held(measure);
                     measure.add_rows(fold, rows, 0, num, strings);
                     // The string of a fold is held by the fold.
-                    if text != fold.text(measure) {
-                        fold.text(measure).into_iter().for_each(|text| strings.hold_again(text));
-                        text.into_iter().for_each(|text| strings.release(text));
+                    if before != fold.held(measure) {
+                        fold.held(measure).into_iter().for_each(|word| strings.hold_again(word));
+                        before.into_iter().for_each(|word| strings.release(word));
                     }
                 }
             }
-            release_texts(plan, rows, num, strings);
+            release_bytes(plan, rows, num, strings);
         });
         let removed = before - rings.len(slot.ring);
         self.tell_moved();
@@ -294,13 +298,13 @@ impl Unit {
         let slot = &mut slots[slot_id];
         let num = rings.len(slot.ring);
         rings.remove_first(&mut slot.ring, num, plan, strings, &mut |rows, num, strings| {
-            release_texts(plan, rows, num, strings);
+            release_bytes(plan, rows, num, strings);
         });
         if slot.prefix != 0
             && let Some(folds) = prefixes.remove(slot.prefix - 1, None)
         {
             for (fold, measure) in folds.iter().zip(&plan.prefixes) {
-                fold.text(&plan.measures[*measure]).into_iter().for_each(|text| strings.release(text));
+                fold.held(&plan.measures[*measure]).into_iter().for_each(|word| strings.release(word));
             }
             slot.prefix = 0;
         }
@@ -388,9 +392,9 @@ impl Unit {
     }
 }
 
-fn release_texts(plan: &Plan, rows: &crate::state::blocks::Rows<'_>, num: usize, strings: &mut Strings) {
+fn release_bytes(plan: &Plan, rows: &crate::state::blocks::Rows<'_>, num: usize, strings: &mut Strings) {
     for (argument, (_, kind)) in plan.arguments.iter().enumerate() {
-        if *kind == Kind::Text {
+        if *kind == Kind::Bytes {
             let held = rows.bits(argument) & crate::state::blocks::mask(0, num);
             super::fold::for_each_bit(held, |lane| strings.release(rows.column(argument)[lane]));
         }

@@ -38,7 +38,7 @@ fn usual() -> Source {
 
 /// The log as decode gives it: W is the greatest event time before a row in its unit.
 fn batch(schema: &SchemaRef, log: &Log) -> RecordBatch {
-    let mut greatest = std::collections::BTreeMap::new();
+    let mut greatest = BTreeMap::new();
     let mut w = Vec::new();
     for (unit, _, time, _, _) in log {
         let before = greatest.get(unit).copied();

@@ -237,7 +237,7 @@ proptest! {
     fn an_archive_is_replayed_as_its_logs_were_served(logs in logs(), writers in 1..4_usize, max_rows in 1..30_usize) {
         let live = Bench::new(LIVE);
         live.archive(&logs, writers, max_rows);
-        let replayed = Bench { store: live.store.clone(), ..Bench::new(&with_check()) };
+        let replayed = Bench { store: live.store, ..Bench::new(&with_check()) };
         let (rows, turns) = replayed.replay(Order::AsServed, 1 << 20).unwrap();
         prop_assert_eq!(positions(&rows), served(&logs));
         prop_assert_eq!(turns.counts().num_rejected(), 0);
@@ -420,13 +420,13 @@ fn ties_stay_in_the_order_of_input_and_checks_hold_without_positions() {
 #[test]
 fn rows_beyond_memory_are_sorted_on_disk() {
     let bench = Bench::new(STORED);
-    for file in 0..8 {
+    for file in 0..20 {
         let ids = 100 + file * 5_000..100 + (file + 1) * 5_000;
         bench.put(&format!("{file}.parquet"), &plain(ids, |id| id * 7_919 % 1_000, 300));
     }
-    // 12 MB of notes in 3 MiB.
-    let (rows, _) = bench.replay(Order::EventTime, 3 << 20).unwrap();
-    let mut expected: Vec<i64> = (100..40_100).collect();
+    // 30 MB of notes in 16 MiB.
+    let (rows, _) = bench.replay(Order::EventTime, 16 << 20).unwrap();
+    let mut expected: Vec<i64> = (100..100_100).collect();
     expected.sort_by_key(|id| (id * 7_919 % 1_000, *id));
     assert!(ids(&rows) == expected);
 }

@@ -1,5 +1,5 @@
 //! The option `positions` of a Parquet sink: topic, partition, offset, ordinal and broker timestamp of each row as columns of its
-//! files. A SELECT that has such a column itself is refused.
+//! files. They come after the columns of the SELECT, which has none of these names: `runtime` refuses that.
 
 use std::sync::Arc;
 
@@ -10,10 +10,7 @@ use arrow::array::{
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{Pipeline, SinkConnector};
-use crate::pipeline::{Problem, Problems};
-use crate::plan::Plan;
-use crate::types::{POSITION_COLUMNS, StateUnit, position_fields};
+use crate::types::{StateUnit, position_fields};
 
 /// `schema` with the position columns after it.
 #[must_use]
@@ -53,30 +50,4 @@ pub(crate) fn with_positions<'a>(
     let options = RecordBatchOptions::new().with_row_count(Some(num_rows));
     RecordBatch::try_new_with_options(schema, columns, &options)
         .map_err(|error| Error::internal("positions do not fit their rows").with_source(error))
-}
-
-/// Refuses sinks whose SELECT has a column that the option adds.
-pub(crate) fn check(pipeline: &Pipeline, plan: &Plan) -> Result<()> {
-    let mut problems = Vec::new();
-    for (index, sink) in pipeline.sinks.iter().enumerate() {
-        if !matches!(&sink.connector, SinkConnector::Parquet(parquet) if parquet.has_positions) {
-            continue;
-        }
-        let schema = plan.sink_schema(index);
-        for field in schema.fields() {
-            if POSITION_COLUMNS.iter().any(|name| name.eq_ignore_ascii_case(field.name())) {
-                let message = format!(
-                    "sink {}: `positions: true` adds a column that the SELECT has already: {}",
-                    sink.name,
-                    field.name()
-                );
-                let help = format!(
-                    "give it another name with AS, or leave `positions` out; the columns that are added: {}",
-                    POSITION_COLUMNS.join(", ")
-                );
-                problems.push(Problem::new(sink.select.place.clone(), message).with_help(help));
-            }
-        }
-    }
-    Problems::new(problems).map_or(Ok(()), |problems| Err(problems.into()))
 }

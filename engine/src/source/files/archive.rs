@@ -42,6 +42,7 @@ pub enum StoredBlock {
 
 /// Stored rows of a source: an archive, or files that say nothing of where their rows come from.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each source of a replay")]
 pub enum StoredRows {
     /// Files, each a partition of its own.
     Plain(FilesInOrder),
@@ -169,6 +170,16 @@ impl ArchiveInOrder {
             assignments,
             units: Units::default(),
         })
+    }
+
+    /// Where the ranges of each partition's files end, by topic (as in names of files) and partition. Before the first is read.
+    pub(crate) fn ends(&self) -> BTreeMap<(String, i32), Offset> {
+        let mut ends: BTreeMap<(String, i32), Offset> = BTreeMap::new();
+        for file in &self.waiting {
+            let end = ends.entry((file.partition.topic.clone(), file.partition.partition)).or_default();
+            *end = file.range.end.max(*end);
+        }
+        ends
     }
 
     async fn next(&mut self) -> Result<Option<ArchivedRows>> {

@@ -20,10 +20,12 @@ mod group;
 mod native;
 mod opening;
 mod pace;
+mod partitioner;
 mod partitions;
 mod reader;
 mod start;
 
+pub use partitioner::Partitioner;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The cases of `tests/semantics`: a log in, the exact answers out. Kernels and reference both have to give them.
+//! The cases of `tests/semantics`: a log in, the exact answers out. Kernels, fallback and reference have to give them.
 
 use serde_json::{Map, Value as Json};
 
@@ -146,4 +146,7 @@ fn check(text: &str) {
     assert_eq!(run_whole(&spec, &log), wanted, "the kernels, whole");
     let rows: Vec<_> = (0..log.len()).map(|row| row..row + 1).collect();
     assert_eq!(run(&spec, &log, &rows), wanted, "the kernels, cut at every row");
+    let forced = fallback::forced(&spec);
+    assert_eq!(run_whole(&forced, &log), wanted, "the fallback, whole");
+    assert_eq!(run(&forced, &log, &rows), wanted, "the fallback, cut at every row");
 }

@@ -149,3 +149,32 @@ fn a_key_that_was_hot_gives_its_memory_back() {
     assert!(retained.num_rows < 100, "{retained:?}");
     assert!(retained.bytes < 4_000, "{retained:?}");
 }
+
+#[test]
+fn counts_of_distinct_values_are_part_of_the_state_and_go_with_it() {
+    let row = |at: i64, x: i64| LogRow {
+        unit: 0,
+        offset: at,
+        ordinal: 0,
+        time: at * 1_000_000,
+        w: None,
+        key: vec![Value::Int(1)],
+        arguments: vec![Value::Int(x)],
+        filters: vec![],
+    };
+    let bytes = |function: Function, num_values: i64| {
+        let spec = spec(vec![DataType::Int64], vec![call(function, Some(0), seconds(100_000))]);
+        let log = with_w((0..10_000).map(|at| row(at, at % num_values)).collect());
+        let mut operator = operator_for(&spec, &log);
+        send(&mut operator, &spec, &log);
+        let held = operator.bytes(Assignment(0));
+        let end = LogRow { w: Some(200_000 * 1_000_000), ..row(300_000, 1) };
+        send(&mut operator, &spec, &[end.clone(), LogRow { offset: 300_001, w: Some(end.time), ..end }]);
+        (held, operator.bytes(Assignment(0)))
+    };
+    let [many, few, none] =
+        [bytes(Function::CountDistinct, 9_000), bytes(Function::CountDistinct, 2), bytes(Function::Count, 9_000)];
+    assert!(many.0 > few.0 + 9_000 * 17, "{many:?} {few:?}");
+    assert!(few.0 < none.0 + 1_000, "{few:?} {none:?}");
+    assert!(many.1 < few.1 + 1_000, "what nobody sees any more is not counted: {many:?} {few:?}");
+}

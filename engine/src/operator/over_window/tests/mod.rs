@@ -2,6 +2,7 @@
 //! here turn rows into batches and batches into values; nothing here knows how the operator works.
 
 pub(crate) mod cases;
+mod fallback;
 mod long_rings;
 mod properties;
 mod storage;
@@ -11,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, StringArray,
-    StringViewArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int32Array,
+    Int64Array, StringArray, StringViewArray, UInt32Array, UInt64Array,
 };
-use arrow::datatypes::{DataType, DurationMicrosecondType, Float32Type, Float64Type, Int32Type, Int64Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Decimal128Type, DurationMicrosecondType, Float32Type, Float64Type, Int32Type, Int64Type, UInt64Type,
+};
 
 use super::reference::{LogRow, Rules, Value, answer, identity};
 use super::{Call, Frame, Function, OverWindow, WindowInput, WindowOutput, WindowSpec};
@@ -45,6 +48,16 @@ pub(super) fn array_of(data_type: &DataType, values: &[Value]) -> ArrayRef {
         DataType::Boolean => collect!(BooleanArray, Value::Bool(value) => *value),
         DataType::Utf8 => collect!(StringArray, Value::Text(value) => value.as_str()),
         DataType::Utf8View => collect!(StringViewArray, Value::Text(value) => value.as_str()),
+        DataType::Binary => collect!(BinaryArray, Value::Bytes(value) => value.as_slice()),
+        DataType::Decimal128(precision, scale) => {
+            let value = |value: &Value| match value {
+                Value::Decimal(value) => Some(*value),
+                Value::Null => None,
+                other => panic!("{other:?} is not of type {data_type}"),
+            };
+            let array: Decimal128Array = values.iter().map(value).collect();
+            Arc::new(array.with_precision_and_scale(*precision, *scale).unwrap())
+        }
         other => panic!("no test values of type {other}"),
     }
 }
@@ -62,6 +75,8 @@ fn value_at(array: &ArrayRef, row: usize) -> Value {
         DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
         DataType::Utf8 => Value::Text(array.as_string::<i32>().value(row).to_owned()),
         DataType::Utf8View => Value::Text(array.as_string_view().value(row).to_owned()),
+        DataType::Binary => Value::Bytes(array.as_binary::<i32>().value(row).to_owned()),
+        DataType::Decimal128(..) => Value::Decimal(array.as_primitive::<Decimal128Type>().value(row)),
         other => panic!("no test values of type {other}"),
     }
 }

@@ -6,8 +6,16 @@ use proptest::prelude::*;
 use super::super::SnapshotKind;
 use super::*;
 
-const ARGUMENTS: [DataType; 5] =
-    [DataType::Float64, DataType::Int64, DataType::Utf8, DataType::UInt64, DataType::Float32];
+const ARGUMENTS: [DataType; 8] = [
+    DataType::Float64,
+    DataType::Int64,
+    DataType::Utf8,
+    DataType::UInt64,
+    DataType::Float32,
+    DataType::Decimal128(10, 2),
+    DataType::Decimal128(30, 2),
+    DataType::Binary,
+];
 
 fn frames() -> impl Strategy<Value = Frame> {
     prop_oneof![
@@ -46,6 +54,8 @@ fn default_for(data_type: &DataType) -> ArrayRef {
         DataType::Int64 => Value::Int(-7),
         DataType::UInt64 => Value::UInt(7),
         DataType::Utf8 => Value::Text("none".to_owned()),
+        DataType::Decimal128(..) => Value::Decimal(-7),
+        DataType::Binary => Value::Bytes(vec![255]),
         _ => Value::Float(0.5),
     };
     array_of(data_type, &[value])
@@ -105,8 +115,15 @@ fn steps() -> impl Strategy<Value = Step> {
     let text = prop_oneof![1 => Just(Value::Null), 5 => "[a-d]{0,2}".prop_map(Value::Text)];
     let int = prop_oneof![1 => Just(Value::Null), 5 => (-3_i64..4).prop_map(Value::Int), 1 => any::<i64>().prop_map(Value::Int)];
     let uint = prop_oneof![1 => Just(Value::Null), 5 => (0_u64..4).prop_map(Value::UInt), 1 => any::<u64>().prop_map(Value::UInt)];
-    let arguments =
-        (floats(), int, text, uint, floats().prop_map(narrow)).prop_map(|(a, b, c, d, e)| vec![a, b, c, d, e]);
+    let decimal = |digits: u32| {
+        let most = 10_i128.pow(digits) - 1;
+        let values = prop_oneof![5 => -300_i128..300, 1 => -most..=most];
+        prop_oneof![1 => Just(Value::Null), 6 => values.prop_map(Value::Decimal)]
+    };
+    let bytes = prop::collection::vec(prop::sample::select(vec![0_u8, 1, 255]), 0..3);
+    let bytes = prop_oneof![1 => Just(Value::Null), 5 => bytes.prop_map(Value::Bytes)];
+    let arguments = (floats(), int, text, uint, floats().prop_map(narrow), decimal(10), decimal(30), bytes)
+        .prop_map(|(a, b, c, d, e, f, g, h)| vec![a, b, c, d, e, f, g, h]);
     let place = (0_u32..2, prop_oneof![5 => Just(0_u8), 2 => 1_u8..5], gap, behind, prop::bool::weighted(0.1));
     (place, arguments, prop::collection::vec(any::<Option<bool>>(), 2)).prop_map(
         |((unit, key, gap, behind, is_same_record), arguments, filters)| Step {
@@ -129,10 +146,14 @@ fn key_of(kind: u8, key: u8) -> Vec<Value> {
         2 => Value::Null,
         _ => Value::Text("b".to_owned()),
     };
+    let decimal = if key == 4 { Value::Null } else { Value::Decimal(i128::from(key) - 1) };
+    let bytes = if key == 3 { Value::Null } else { Value::Bytes(vec![key]) };
     match kind {
         0 => vec![number],
         1 => vec![text],
         2 => vec![number, text],
+        3 => vec![decimal],
+        4 => vec![decimal, bytes],
         _ => vec![],
     }
 }
@@ -142,6 +163,8 @@ fn key_types(kind: u8) -> Vec<DataType> {
         0 => vec![DataType::Int64],
         1 => vec![DataType::Utf8],
         2 => vec![DataType::Int32, DataType::Utf8View],
+        3 => vec![DataType::Decimal128(10, 2)],
+        4 => vec![DataType::Decimal128(30, 2), DataType::Binary],
         _ => vec![],
     }
 }
@@ -189,7 +212,7 @@ fn specs(kind: u8) -> impl Strategy<Value = WindowSpec> {
 }
 
 fn cases(rows: Range<usize>) -> impl Strategy<Value = (WindowSpec, Vec<LogRow>, Vec<usize>)> {
-    (0_u8..4).prop_flat_map(move |kind| {
+    (0_u8..6).prop_flat_map(move |kind| {
         let log = prop::collection::vec(steps(), rows.clone()).prop_map(move |steps| log_of(steps, kind));
         (specs(kind), log, prop::collection::vec(any::<prop::sample::Index>(), 0..6)).prop_map(|(spec, log, cuts)| {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(log.len() + 1)).collect();
@@ -214,6 +237,28 @@ proptest! {
         prop_assert_eq!(&run(&spec, &log, &batches(&cuts)), &wanted, "cut at random");
         let rows: Vec<_> = (0..log.len()).map(|row| row..row + 1).collect();
         prop_assert_eq!(&run(&spec, &log, &rows), &wanted, "cut at every row");
+    }
+
+    #[test]
+    fn the_fallback_answers_as_the_reference_does_however_the_log_is_cut((spec, log, cuts) in cases(1..120)) {
+        let wanted = expected(&spec, &log);
+        let forced = fallback::forced(&spec);
+        prop_assert_eq!(&run_whole(&forced, &log), &wanted, "whole");
+        prop_assert_eq!(&run(&forced, &log, &batches(&cuts)), &wanted, "cut at random");
+        let rows: Vec<_> = (0..log.len()).map(|row| row..row + 1).collect();
+        prop_assert_eq!(&run(&forced, &log, &rows), &wanted, "cut at every row");
+    }
+
+    #[test]
+    fn the_fallback_answers_as_the_reference_does_when_state_is_restored((spec, log, cuts) in cases(1..120), rows_max in 1_usize..40) {
+        let forced = fallback::forced(&spec);
+        let mut operator = operator_for(&forced, &log);
+        let mut answers = Vec::new();
+        for batch in batches(&cuts) {
+            operator = restored(&forced, &mut operator, &log, rows_max);
+            answers.extend(send(&mut operator, &forced, &log[batch]));
+        }
+        prop_assert_eq!(&answers, &expected(&spec, &log));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::model::manifest::Quality;
 
 /// The score that a share `quantile` (0 to 1) of `scores` does not exceed: nearest rank. `None` without scores.
-pub(super) fn quantile(scores: &[f64], quantile: f64) -> Option<f64> {
+pub(crate) fn quantile(scores: &[f64], quantile: f64) -> Option<f64> {
     let mut sorted = scores.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (quantile * sorted.len() as f64).ceil() as usize;
@@ -12,7 +12,7 @@ pub(super) fn quantile(scores: &[f64], quantile: f64) -> Option<f64> {
 
 /// Average precision: the mean, over the positives, of the precision at their score; equal scores count as one step.
 /// (As scikit-learn's `average_precision_score`.)
-pub(super) fn average_precision(scores: &[f64], labels: &[bool]) -> f64 {
+pub(crate) fn average_precision(scores: &[f64], labels: &[bool]) -> f64 {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     let num_positives = labels.iter().filter(|label| **label).count();
@@ -32,7 +32,7 @@ pub(super) fn average_precision(scores: &[f64], labels: &[bool]) -> f64 {
 }
 
 /// All figures of some rows.
-pub(super) fn quality(scores: &[f64], labels: &[bool], threshold: f64) -> Quality {
+pub(crate) fn quality(scores: &[f64], labels: &[bool], threshold: f64) -> Quality {
     let alerts = scores.iter().filter(|score| **score >= threshold).count();
     let hits = scores.iter().zip(labels).filter(|(score, label)| **score >= threshold && **label).count();
     let positives = labels.iter().filter(|label| **label).count();
