@@ -41,7 +41,7 @@
 //!    because the newest always stays. A claim that does not hold is inert: everybody starts from the newest manifest.
 //!
 //! The same makes requests harmless that the network delivers again after their sender has gone.
-//! `protocol_tests.rs` runs all interleavings of small numbers of writers over these functions.
+//! `protocol/tests.rs` runs all interleavings of small numbers of writers over these functions.
 //!
 //! # State
 //!

@@ -384,5 +384,4 @@ impl Snapshots {
 }
 
 #[cfg(test)]
-#[path = "snapshots_tests.rs"]
 mod tests;
