@@ -32,16 +32,6 @@ pub(crate) struct SourceLane {
     pub(crate) counts: SourceCounts,
 }
 
-impl SourceLane {
-    fn count(&mut self, more: &SourceCounts) {
-        self.counts.add(more);
-        self.metrics.read.increment(more.read);
-        self.metrics.decoded.increment(more.decoded);
-        self.metrics.late.increment(more.late);
-        self.metrics.replayed.increment(more.replayed);
-    }
-}
-
 /// A sink and its counts.
 pub(crate) struct SinkLane {
     pub(crate) name: String,
@@ -291,14 +281,16 @@ impl Driver {
             )));
         }
         let Replayed { records: replayed, late: late_again } = lane.replayed;
-        source.count(&SourceCounts {
+        let counts = SourceCounts {
             read: read - replayed,
             decoded: decoded - (replayed - again),
             rejected: rejected - again,
             stale: lane.num_stale as u64,
             late: lane.num_late as u64 - late_again,
             replayed,
-        });
+        };
+        source.counts.add(&counts);
+        source.metrics.count(&counts);
         source.metrics.bytes.increment(lane.records.num_bytes() as u64);
         match &mut source.rejection_rate {
             Some(rate) => rate.observe(decoded as usize, &lane.rejected),

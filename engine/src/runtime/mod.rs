@@ -9,6 +9,7 @@ mod driver;
 mod functions;
 mod limits;
 mod positions;
+mod recovery;
 mod run;
 mod snapshots;
 pub mod tasks;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio_util::sync::CancellationToken;
 
-use super::checkpointer::{Checkpointer, Claimed, Wanted};
+use super::checkpointer::Checkpointer;
 use super::clock;
 use super::driver::{Block, Driver};
 use super::limits::StateLimit;
+use super::recovery::{Claimed, Wanted};
 use super::snapshots::{empty_snapshot, wanted_operators};
 use super::units::HeldUnit;
 use crate::error::{Error, Result};
@@ -500,5 +501,5 @@ mod tests {
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
+#[path = "worker/tests.rs"]
 mod state_tests;

@@ -13,9 +13,6 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::runtime::Runtime;
 
-use super::super::checkpointer::CheckpointerParts;
-use super::super::driver::{SinkLane, SourceLane};
-use super::super::tasks;
 use super::*;
 use crate::checkpoint::inspect::Inspector;
 use crate::checkpoint::testing::{Fault, FaultStore};
@@ -26,6 +23,9 @@ use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
 use crate::observe::status::SourceCounts;
 use crate::pipeline::settings::{Backfill, Pipeline};
 use crate::plan::{Functions, Plan};
+use crate::runtime::checkpointer::CheckpointerParts;
+use crate::runtime::driver::{SinkLane, SourceLane};
+use crate::runtime::tasks;
 use crate::sink::{PrepareRequest, PreparedUnit, Sink};
 use crate::source::Waker;
 use crate::source::scripted::ScriptedSource;
@@ -71,7 +71,8 @@ fn log(random: &mut Xoshiro256PlusPlus, num_records: usize) -> Log {
             offset += if random.random_bool(0.1) { random.random_range(2..5) } else { 1 };
             minute += random.random_range(0..3);
             let late = if random.random_bool(0.3) { random.random_range(0..100) } else { 0 };
-            let at = chrono::DateTime::from_timestamp((minute - late).max(0) * 60, 0).unwrap().to_rfc3339();
+            let at = chrono::DateTime::from_timestamp((minute - late).max(0) * 60, 0).unwrap();
+            let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             let user = partition * 1000 + random.random_range(0..12);
             let amount =
                 [0.1, 1e16, -7.25, 3.3, 1e-9][random.random_range(0..5)] * f64::from(random.random_range(1..9));
@@ -192,10 +193,21 @@ impl Sink for Remembering {
 /// What outlives a life of the pipeline.
 struct World {
     store: Arc<InMemory>,
-    io: Runtime,
+    /// There until the end.
+    runtime: Option<Runtime>,
+    io: tokio::runtime::Handle,
     outcomes: [Arc<Mutex<Outcome>>; 3],
     log: Log,
     next_assignment: u32,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Publishers of lives that were killed go on trying, in vain.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// One life of the pipeline.
@@ -213,8 +225,9 @@ impl World {
             let expected = expected.as_ref().map(|expected| expected[index].clone());
             Arc::new(Mutex::new(Outcome { expected, ..Outcome::default() }))
         };
-        let (store, io) = (Arc::new(InMemory::new()), tasks::io_runtime().unwrap());
-        World { store, io, outcomes: [0, 1, 2].map(outcome), log, next_assignment: 0 }
+        let (store, runtime) = (Arc::new(InMemory::new()), tasks::io_runtime().unwrap());
+        let io = runtime.handle().clone();
+        World { store, runtime: Some(runtime), io, outcomes: [0, 1, 2].map(outcome), log, next_assignment: 0 }
     }
 
     fn stores(&self, is_dead: &Arc<AtomicBool>) -> Stores {
@@ -226,16 +239,8 @@ impl World {
         stores
     }
 
-    /// A new process that holds some partitions.
-    fn start(
-        &mut self,
-        pipeline: &Pipeline,
-        partitions: &[usize],
-        backfill: Backfill,
-        random: &mut Xoshiro256PlusPlus,
-    ) -> Result<Life> {
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let stores = self.stores(&is_dead);
+    fn open(&self, is_dead: &Arc<AtomicBool>) -> Checkpoints {
+        let stores = self.stores(is_dead);
         let settings = CheckpointSettings {
             pipeline: "p".into(),
             path: PATH.into(),
@@ -245,7 +250,16 @@ impl World {
             clock: Arc::new(clock::wall),
             retry: RetryPolicy { attempts_max: 3, first_wait: Duration::ZERO, wait_max: Duration::ZERO },
         };
-        let checkpoints = self.io.block_on(Checkpoints::open(&stores, settings)).unwrap();
+        self.io.block_on(Checkpoints::open(&stores, settings)).unwrap()
+    }
+
+    fn worker(
+        &self,
+        pipeline: &Pipeline,
+        checkpoints: Checkpoints,
+        backfill: Backfill,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> (Worker, ScriptedSource) {
         let plan = Plan::compile(pipeline, &Functions::default()).unwrap();
         let (waker, wake) = Waker::new();
         let source = ScriptedSource::new(waker);
@@ -266,7 +280,7 @@ impl World {
         let metrics = WorkerMetrics::new(0);
         let checkpointer = Checkpointer::new(CheckpointerParts {
             checkpoints: Some(checkpoints),
-            io: self.io.handle().clone(),
+            io: self.io.clone(),
             interval: Duration::from_millis(random.random_range(0..3)),
             snapshot_interval: Duration::from_millis(random.random_range(0..6)),
             timeout: Duration::from_secs(20),
@@ -276,7 +290,7 @@ impl World {
             metrics: metrics.clone(),
         });
         let graph = plan.instantiate().unwrap();
-        let mut worker = Worker {
+        let worker = Worker {
             index: 0,
             feeds: vec![Feed {
                 source: Box::new(source.clone()),
@@ -298,6 +312,20 @@ impl World {
             limit: StateLimit::new(None, 1),
             over_limit: None,
         };
+        (worker, source)
+    }
+
+    /// A new process that holds some partitions.
+    fn start(
+        &mut self,
+        pipeline: &Pipeline,
+        partitions: &[usize],
+        backfill: Backfill,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Result<Life> {
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let checkpoints = self.open(&is_dead);
+        let (mut worker, source) = self.worker(pipeline, checkpoints, backfill, random);
         let mut units = Vec::new();
         for partition in partitions {
             let unit = StateUnit { source: "events".into(), topic: "t".into(), partition: *partition as i32 };
@@ -366,13 +394,21 @@ impl Life {
         checkpointer.tick(driver)
     }
 
+    /// Works until the source has nothing more to say.
+    fn settle(&mut self) {
+        while self.worker.listen().unwrap() {
+            self.worker.run_if_due().unwrap();
+        }
+        self.worker.run_pending().unwrap();
+    }
+
     /// Reads all that there is, and leaves in order.
     fn finish(mut self, log: &Log, random: &mut Xoshiro256PlusPlus) -> SourceCounts {
         while !self.is_done(log) {
             self.feed(log, random);
             self.turn().unwrap();
         }
-        self.worker.listen().unwrap();
+        self.settle();
         self.worker.drain().unwrap();
         self.worker.driver.sources[0].counts
     }
@@ -472,7 +508,7 @@ fn records_that_are_read_again_for_state_are_not_counted_again_and_their_rows_ar
     let pipeline = pipeline(WINDOWS);
     let log = log(random, 200);
     let expected = uninterrupted(&pipeline, &log, random);
-    let mut world = World::new(log.clone(), Some(expected.clone()));
+    let mut world = World::new(log.clone(), Some(expected));
     let mut life = world.start(&pipeline, &ALL, Backfill::Nothing, random).unwrap();
     for _ in 0..30 {
         life.feed(&log, random);
@@ -559,8 +595,7 @@ fn a_damaged_file_of_state_stops_the_start_and_is_named() {
 fn records_that_state_needs_are_never_passed_over() {
     let random = &mut Xoshiro256PlusPlus::seed_from_u64(17);
     let pipeline = pipeline(WINDOWS);
-    let log = log(random, 60);
-    let mut world = World::new(log.clone(), None);
+    let mut world = World::new(log(random, 60), None);
     let mut life = world.start(&pipeline, &[0], Backfill::Nothing, random).unwrap();
     life.worker.feeds[0].on_data_loss = DataLossPolicy::Continue;
     let assignment = *life.fed.keys().next().unwrap();
@@ -585,6 +620,7 @@ fn too_much_state_stops_the_worker_in_order() {
         life.feed(&log, random);
         life.turn().unwrap();
     }
+    life.settle();
     life.worker.report();
     let error = life.worker.run().unwrap_err();
     assert!(
