@@ -72,3 +72,14 @@ SELECT id FROM (SELECT id, sum(x) OVER (PARTITION BY id ORDER BY time) AS s FROM
 SELECT id, row_number() OVER (PARTITION BY id ORDER BY time) AS n FROM events WHERE a > 0
 UNION ALL
 SELECT id, 0 AS n FROM events WHERE a <= 0
+-- case aggregates without a kernel
+SELECT id,
+    median(x) OVER day AS m,
+    approx_percentile_cont(x, 0.9) OVER day AS p90,
+    corr(x, b) OVER day AS c,
+    array_agg(topic) OVER day AS topics,
+    sum(price) FILTER (WHERE a > 0) OVER day AS spent,
+    sum(DISTINCT a) OVER day AS a_sum,
+    avg(x) OVER day AS mean
+FROM events
+WINDOW day AS (PARTITION BY id ORDER BY time RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW)

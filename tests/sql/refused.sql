@@ -87,8 +87,12 @@ SELECT id, summ(x) OVER (PARTITION BY id ORDER BY time) AS l FROM events
 SELECT id, lag(x) IGNORE NULLS OVER (PARTITION BY id ORDER BY time) AS l FROM events
 -- case count distinct without a bound
 SELECT id, count(DISTINCT a) OVER (PARTITION BY id ORDER BY time) AS n FROM events
--- case distinct sum
-SELECT id, sum(DISTINCT a) OVER (PARTITION BY id ORDER BY time ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) AS n FROM events
+-- case median without a bound
+SELECT id, median(x) OVER (PARTITION BY id ORDER BY time) AS m FROM events
+-- case distinct that nobody heeds
+SELECT id, corr(DISTINCT x, b) OVER (PARTITION BY id ORDER BY time ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) AS n FROM events
+-- case order inside an aggregate
+SELECT id, array_agg(x ORDER BY a) OVER (PARTITION BY id ORDER BY time ROWS 3 PRECEDING) AS n FROM events
 -- case lag by a column
 SELECT id, lag(x, a) OVER (PARTITION BY id ORDER BY time) AS l FROM events
 -- case window over a source without event time

@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
-    SetOperator, SetQuantifier, Spanned, TableFactor, Value, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName,
+    ObjectNamePart, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Value, Visit,
+    Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
@@ -302,6 +303,10 @@ impl Walk<'_> {
         let clause = format!("`{name}()`");
         if function.over.is_some() {
             self.accepted.windows.push(span);
+            if has_order_of_its_own(function) {
+                let reason = "the order of the rows within a window is that of event time";
+                self.refuse(span, &format!("{clause} with ORDER BY inside"), reason, "leave the inner ORDER BY out");
+            }
             let is_known = self.state.aggregate_functions().contains_key(&name)
                 || self.state.window_functions().contains_key(&name);
             if !is_known {
@@ -348,9 +353,19 @@ impl Walk<'_> {
     }
 }
 
+/// Whether a function sorts its input, which DataFusion does not heed over windows.
+fn has_order_of_its_own(function: &Function) -> bool {
+    let is_order = |clause: &FunctionArgumentClause| matches!(clause, FunctionArgumentClause::OrderBy(_));
+    let is_inside = match &function.args {
+        FunctionArguments::List(list) => list.clauses.iter().any(is_order),
+        _ => false,
+    };
+    is_inside || !function.within_group.is_empty()
+}
+
 fn num_arguments(function: &Function) -> usize {
     match &function.args {
-        datafusion::sql::sqlparser::ast::FunctionArguments::List(list) => list.args.len(),
+        FunctionArguments::List(list) => list.args.len(),
         _ => 0,
     }
 }

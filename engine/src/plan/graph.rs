@@ -232,7 +232,8 @@ impl Graph {
                 Stage::Window(stage) => {
                     let batches = self.slots.read(stage.input).unwrap_or_default();
                     let state = &mut self.windows[window];
-                    let answers = batches.iter().map(|batch| stage.process(state, batch)).collect::<Result<_>>()?;
+                    let answers = batches.iter().map(|batch| stage.process(state, batch, &mut failed));
+                    let answers = answers.collect::<Result<_>>()?;
                     self.slots.fill(stage.output, answers);
                     window += 1;
                 }

@@ -1,6 +1,7 @@
 //! An over-window as a stage of the graph: which columns of its input slot it reads and what it puts into its output slot.
 //! The stage is shared by all workers; the state belongs to each worker's [`OverWindow`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
@@ -8,6 +9,7 @@ use arrow::compute::or;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
 
+use super::failure::{Failure, FailureClass};
 use crate::error::{Error, Result};
 use crate::operator::over_window::{OverWindow, WindowInput, WindowSpec};
 use crate::types::{HIDDEN_COLUMNS, Hidden};
@@ -51,8 +53,14 @@ pub(super) struct WindowStage {
 }
 
 impl WindowStage {
-    /// Takes a batch of the input slot into the state, and answers its rows.
-    pub(super) fn process(&self, window: &mut OverWindow, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// Takes a batch of the input slot into the state, and answers its rows. A row on which an aggregate failed is in `failed`
+    /// by its position, with null for an answer.
+    pub(super) fn process(
+        &self,
+        window: &mut OverWindow,
+        batch: &RecordBatch,
+        failed: &mut BTreeMap<(u32, i64), Failure>,
+    ) -> Result<RecordBatch> {
         let columns = batch.columns();
         let num_hidden = HIDDEN_COLUMNS.len();
         let wanted = self.num_passed
@@ -68,9 +76,15 @@ impl WindowStage {
         let (keys, rest) = rest.split_at(self.spec.keys.len());
         let (arguments, rest) = rest.split_at(self.spec.arguments.len());
         let (filters, rest) = rest.split_at(self.spec.num_filters);
+        let positions = Hidden::of(batch)?;
         let answers = window
-            .process(&WindowInput { keys, arguments, filters, hidden: Hidden::of(batch)? })
+            .process(&WindowInput { keys, arguments, filters, hidden: positions })
             .map_err(|error| error.context(self.part.to_string()))?;
+        for call in &answers.failures {
+            let part = format!("{} ({})", self.part, call.reason).into();
+            let failure = Failure { class: FailureClass::Function, part, is_after_state: true };
+            failed.entry((positions.unit.value(call.row), positions.offset.value(call.row))).or_insert(failure);
+        }
         let incomplete = match self.has_incomplete.then(|| &rest[0]) {
             Some(below) => either(below, &answers.is_history_incomplete)?,
             None => answers.is_history_incomplete,

@@ -9,12 +9,13 @@ use datafusion::common::{
 };
 use datafusion::logical_expr::expr::{NullTreatment, Sort, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, Projection, Window, WindowFrame, WindowFrameBound, WindowFrameUnits,
-    WindowFunctionDefinition,
+    AggregateUDF, Expr, ExprSchemable, LogicalPlan, Projection, Window, WindowFrame, WindowFrameBound,
+    WindowFrameUnits, WindowFunctionDefinition,
 };
 
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
+use super::fallback::{AggregateCall, Argument, fallback, literal};
 use super::hidden::{hidden_columns, scan_of};
 use super::problem::Refusal;
 use super::table::with_hidden;
@@ -59,27 +60,76 @@ impl WindowNode {
         for expr in &window.window_expr {
             let function = function(Some(expr))?;
             let call = node.call(function, schema)?;
-            call.output_type(&node.spec.arguments, node.spec.num_filters)
-                .map_err(|error| Refusal::new(clause(function), error.message(), ""))?;
             node.spec.calls.push(call);
         }
         Ok(node)
     }
 
+    /// A call by its kernel; an aggregate that has none by the fallback.
     fn call(&mut self, function: &WindowFunction, schema: &DFSchema) -> Result<Call, Refusal> {
-        let params = &function.params;
-        if params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+        let frame = frame(&function.params.window_frame, function)?;
+        let filter = function.params.filter.as_deref().map(|filter| self.filter(filter));
+        let num_arguments = self.arguments.len();
+        let by_kernel = self.by_kernel(function, schema, frame, filter);
+        let WindowFunctionDefinition::AggregateUDF(aggregate) = &function.fun else { return by_kernel };
+        by_kernel.or_else(|_| {
+            self.arguments.truncate(num_arguments);
+            self.spec.arguments.truncate(num_arguments);
+            self.by_fallback(function, aggregate, schema, frame, filter)
+        })
+    }
+
+    fn by_kernel(
+        &mut self,
+        function: &WindowFunction,
+        schema: &DFSchema,
+        frame: Frame,
+        filter: Option<usize>,
+    ) -> Result<Call, Refusal> {
+        if function.params.null_treatment == Some(NullTreatment::IgnoreNulls) {
             let reason = "IGNORE NULLS would have to look for a value beyond the frame's rows that are kept";
             return Err(Refusal::new(clause(function), reason, "leave it out, and use FILTER or CASE"));
         }
         let kernel = kernel(function, schema)?;
         let takes_argument = !matches!(kernel, Function::CountRows | Function::RowNumber);
-        let argument = match params.args.first().filter(|_| takes_argument) {
+        let argument = match function.params.args.first().filter(|_| takes_argument) {
             Some(argument) => Some(self.argument(argument, schema)?),
             None => None,
         };
-        let filter = params.filter.as_deref().map(|filter| self.filter(filter));
-        Ok(Call { function: kernel, argument, filter, frame: frame(&params.window_frame, function)? })
+        self.checked(Call { function: kernel, argument, filter, frame }, function)
+    }
+
+    fn by_fallback(
+        &mut self,
+        function: &WindowFunction,
+        aggregate: &Arc<AggregateUDF>,
+        schema: &DFSchema,
+        frame: Frame,
+        filter: Option<usize>,
+    ) -> Result<Call, Refusal> {
+        let mut arguments = Vec::new();
+        for argument in &function.params.args {
+            arguments.push(match literal(argument) {
+                Some(value) => Argument::Literal(value),
+                None => Argument::Retained {
+                    column: self.argument(argument, schema)?,
+                    data_type: type_of(argument, schema)?,
+                },
+            });
+        }
+        let call = AggregateCall {
+            function: aggregate,
+            arguments: &arguments,
+            is_distinct: function.params.distinct,
+            ignores_nulls: function.params.null_treatment == Some(NullTreatment::IgnoreNulls),
+        };
+        let fallback = fallback(&call).map_err(|reason| Refusal::new(clause(function), reason, ""))?;
+        self.checked(Call { function: fallback, argument: None, filter, frame }, function)
+    }
+
+    fn checked(&self, call: Call, function: &WindowFunction) -> Result<Call, Refusal> {
+        let output = call.output_type(&self.spec.arguments, self.spec.num_filters);
+        output.map(|_| call).map_err(|error| Refusal::new(clause(function), error.message(), ""))
     }
 
     /// The place of a retained column.
@@ -167,13 +217,8 @@ fn kernel(function: &WindowFunction, schema: &DFSchema) -> Result<Function, Refu
         "row_number" => Ok(Function::RowNumber),
         "lag" => lag(function, schema),
         _ => {
-            let alternative = "there are count, sum, avg, min, max, var_samp, var_pop, stddev_samp, stddev_pop, first_value, last_value, lag and row_number";
-            let reason = match &function.fun {
-                WindowFunctionDefinition::AggregateUDF(_) => {
-                    "this aggregate has no kernel, and the fallback is not built yet"
-                }
-                WindowFunctionDefinition::WindowUDF(_) => "its answer depends on rows that come later, or on all rows",
-            };
+            let alternative = "there are lag, row_number, and every aggregate function";
+            let reason = "its answer depends on rows that come later, or on all rows";
             Err(Refusal::new(clause(function), reason, alternative))
         }
     }

@@ -156,7 +156,8 @@ impl Call {
     /// What computes it, for `explain`.
     #[must_use]
     pub fn runs_on(&self) -> String {
-        format!("kernel {}", self.function.name())
+        let kind = if matches!(self.function, Function::Fallback { .. }) { "fallback" } else { "kernel" };
+        format!("{kind} {}", self.function.name())
     }
 
     /// The type of its output column, or why the kernels do not compute it (kind `Invalid`). `arguments` and

@@ -153,6 +153,7 @@ const VIEWS: [(&str, &str); 3] = [
             avg(x * 2.0) OVER (PARTITION BY k ORDER BY t ROWS BETWEEN 6 PRECEDING AND CURRENT ROW) AS rolling,
             max(CASE WHEN x > 1.0 THEN x END) OVER w AS large,
             lag(x, 2) OVER (PARTITION BY k ORDER BY t) AS before,
+            median(x) FILTER (WHERE x < 1.9) OVER (PARTITION BY k ORDER BY t ROWS BETWEEN 4 PRECEDING AND CURRENT ROW) AS middle,
             row_number() OVER (PARTITION BY k ORDER BY t) AS number
          FROM events WHERE x IS NULL OR x > -1.5
          WINDOW w AS (PARTITION BY k ORDER BY t RANGE BETWEEN INTERVAL '10 milliseconds' PRECEDING AND CURRENT ROW)",
@@ -161,7 +162,7 @@ const VIEWS: [(&str, &str); 3] = [
     (
         "far",
         "SELECT k, t, n, positive, rolling, large, before, number,
-            stddev(y) OVER (PARTITION BY k, n ORDER BY t ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS spread,
+            stddev(y) OVER (PARTITION BY k, n ORDER BY t ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS spread, middle,
             sum(n) OVER (PARTITION BY k ORDER BY t RANGE BETWEEN INTERVAL '1 second' PRECEDING AND CURRENT ROW) AS sum_n
          FROM some",
     ),
@@ -213,7 +214,8 @@ fn stock(input: &RecordBatch, columns: &[&str]) -> Vec<String> {
     lines_of(&rows.unwrap(), columns)
 }
 
-const FAR: [&str; 10] = ["k", "t", "n", "positive", "rolling", "large", "before", "number", "spread", "sum_n"];
+const FAR: [&str; 11] =
+    ["k", "t", "n", "positive", "rolling", "large", "before", "number", "spread", "middle", "sum_n"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -307,6 +309,24 @@ fn a_row_that_fails_behind_a_window_stays_in_its_state_and_in_the_archive() {
             "division by zero in view checked, after the windows took the row in"
         );
     }
+}
+
+#[test]
+fn a_row_on_which_an_aggregate_fails_is_rejected_and_stays_in_the_state() {
+    let view = "SELECT k, n, s FROM (SELECT k,
+            sum(CAST(x AS DECIMAL(38, 0))) OVER (PARTITION BY k ORDER BY t ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s,
+            count(*) OVER (PARTITION BY k ORDER BY t ROWS BETWEEN 9 PRECEDING AND CURRENT ROW) AS n
+        FROM events) AS t";
+    let sinks = [("out", "SELECT * FROM v"), ("all", "SELECT * FROM events")];
+    let plan = compiled(&pipeline(vec![usual()], &[("v", view)], &sinks), &functions());
+    let log: Log = [1.0, 9e37, 9e37, 2.0].iter().zip(0..).map(|(x, row)| (0, row, row * 1000, 7, Some(*x))).collect();
+    let output = plan.instantiate().unwrap().run(vec![(0, batch(&plan.source_schema(0), &log))]).unwrap();
+    assert_eq!(output.sinks[1].iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
+    let failed: Vec<_> = output.rejected.iter().map(|failed| (failed.row, failed.failure.to_string())).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0].0, 2);
+    assert!(failed[0].1.contains("sum over a window"), "{failed:?}");
+    assert_eq!(lines_of(&output.sinks[0], &["n"]), ["1", "2", "4"]);
 }
 
 #[test]
