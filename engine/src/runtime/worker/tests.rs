@@ -2,11 +2,12 @@
 //! with snapshots cut at random; whatever it writes is, to the bit, what an uninterrupted run writes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array as _, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
 use rand::{Rng as _, SeedableRng as _};
@@ -15,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::checkpoint::inspect::Inspector;
-use crate::checkpoint::testing::{Fault, FaultStore};
+use crate::checkpoint::testing::{Fault, FaultStore, Operation};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Snapshot, StateKind, Stores, layout};
 use crate::decode::Decoder;
 use crate::observe::latency::Latency;
@@ -190,6 +191,42 @@ impl Sink for Remembering {
     }
 }
 
+/// What goes wrong with the store in one life.
+#[derive(Debug)]
+struct Faults {
+    is_dead: AtomicBool,
+    /// Operations until the process dies in the middle of one.
+    operations_left: AtomicI64,
+    /// Of a hundred writes of files of state, those that fail.
+    failing_percent: u32,
+    random: Mutex<Xoshiro256PlusPlus>,
+}
+
+impl Faults {
+    fn new(failing_percent: u32, seed: u64) -> Arc<Faults> {
+        Arc::new(Faults {
+            is_dead: AtomicBool::new(false),
+            operations_left: AtomicI64::new(i64::MAX),
+            failing_percent,
+            random: Mutex::new(Xoshiro256PlusPlus::seed_from_u64(seed)),
+        })
+    }
+
+    fn decide(&self, operation: Operation, path: &StorePath) -> Option<Fault> {
+        if self.is_dead.load(Ordering::SeqCst) {
+            return Some(Fault::CrashBefore);
+        }
+        let mut random = self.random.lock().unwrap();
+        if self.operations_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            self.is_dead.store(true, Ordering::SeqCst);
+            return Some(if random.random_bool(0.5) { Fault::CrashBefore } else { Fault::CrashAfter });
+        }
+        let is_state = operation == Operation::Write && path.as_ref().contains("/state/");
+        (is_state && random.random_range(0..100) < self.failing_percent)
+            .then(|| if random.random_bool(0.5) { Fault::FailBefore } else { Fault::FailAfter })
+    }
+}
+
 /// What outlives a life of the pipeline.
 struct World {
     store: Arc<InMemory>,
@@ -199,6 +236,8 @@ struct World {
     outcomes: [Arc<Mutex<Outcome>>; 3],
     log: Log,
     next_assignment: u32,
+    /// Of a hundred writes of files of state, those that fail.
+    failing_percent: u32,
 }
 
 impl Drop for World {
@@ -214,7 +253,7 @@ impl Drop for World {
 struct Life {
     worker: Worker,
     source: ScriptedSource,
-    is_dead: Arc<AtomicBool>,
+    faults: Arc<Faults>,
     /// By assignment: its partition, and the index of the record that comes next.
     fed: BTreeMap<Assignment, (usize, usize)>,
 }
@@ -227,20 +266,29 @@ impl World {
         };
         let (store, runtime) = (Arc::new(InMemory::new()), tasks::io_runtime().unwrap());
         let io = runtime.handle().clone();
-        World { store, runtime: Some(runtime), io, outcomes: [0, 1, 2].map(outcome), log, next_assignment: 0 }
+        World {
+            store,
+            runtime: Some(runtime),
+            io,
+            outcomes: [0, 1, 2].map(outcome),
+            log,
+            next_assignment: 0,
+            failing_percent: 0,
+        }
     }
 
-    fn stores(&self, is_dead: &Arc<AtomicBool>) -> Stores {
-        let is_dead = Arc::clone(is_dead);
-        let die = move |_, _, _: &StorePath| is_dead.load(Ordering::SeqCst).then_some(Fault::CrashBefore);
+    fn stores(&self, faults: &Arc<Faults>) -> Stores {
+        let faults = Arc::clone(faults);
         let stores = Stores::new(|_| None);
-        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn object_store::ObjectStore>, die);
+        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn ObjectStore>, move |_, operation, path| {
+            faults.decide(operation, path)
+        });
         stores.register(PATH, Arc::new(store), StorePath::from("c"));
         stores
     }
 
-    fn open(&self, is_dead: &Arc<AtomicBool>) -> Checkpoints {
-        let stores = self.stores(is_dead);
+    fn open(&self, faults: &Arc<Faults>) -> Checkpoints {
+        let stores = self.stores(faults);
         let settings = CheckpointSettings {
             pipeline: "p".into(),
             path: PATH.into(),
@@ -323,8 +371,8 @@ impl World {
         backfill: Backfill,
         random: &mut Xoshiro256PlusPlus,
     ) -> Result<Life> {
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let checkpoints = self.open(&is_dead);
+        let faults = Faults::new(self.failing_percent, random.random());
+        let checkpoints = self.open(&faults);
         let (mut worker, source) = self.worker(pipeline, checkpoints, backfill, random);
         let mut units = Vec::new();
         for partition in partitions {
@@ -340,7 +388,7 @@ impl World {
             (assignment, (partition, next))
         });
         let fed = fed.collect();
-        Ok(Life { worker, source, is_dead, fed })
+        Ok(Life { worker, source, faults, fed })
     }
 
     fn rows(&self) -> [Rows; 3] {
@@ -349,7 +397,7 @@ impl World {
 
     /// The newest state lists, by partition, and the names of all files of state.
     fn state(&self) -> (Vec<Vec<Snapshot>>, BTreeSet<String>) {
-        let stores = self.stores(&Arc::new(AtomicBool::new(false)));
+        let stores = self.stores(&Faults::new(0, 0));
         self.io.block_on(async {
             let units = Inspector::open(&stores, PATH).await.unwrap().list().await.unwrap();
             let mut files = BTreeSet::new();
@@ -415,7 +463,7 @@ impl Life {
 
     /// Dies: nothing is closed, and nothing that was on its way arrives.
     fn kill(self) {
-        self.is_dead.store(true, Ordering::SeqCst);
+        self.faults.is_dead.store(true, Ordering::SeqCst);
     }
 }
 
@@ -443,12 +491,14 @@ fn check_complete(world: &World, expected: &[Rows; 3]) {
     assert_eq!(state.len(), ALL.len());
 }
 
+/// Lives that end at random moments; then one to the end. How many deltas and restored operators there were.
 fn killed_at_random(seed: u64) -> (usize, usize) {
     let random = &mut Xoshiro256PlusPlus::seed_from_u64(seed);
     let pipeline = pipeline(WINDOWS);
     let log = log(random, 250);
     let expected = uninterrupted(&pipeline, &log, random);
     let mut world = World::new(log.clone(), Some(expected.clone()));
+    world.failing_percent = if random.random_bool(0.5) { 20 } else { 0 };
     let (mut num_deltas, mut num_restored) = (0, 0);
     for _ in 0..random.random_range(3..8) {
         // Partitions move: those that nobody has in this life wait for the next.
@@ -458,6 +508,11 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
         }
         let mut life = world.start(&pipeline, &partitions, Backfill::Nothing, random).unwrap();
         num_restored += life.worker.driver.graph.state_sizes().iter().filter(|size| size.num_keys > 0).count();
+        // Some die in the middle of an operation of the store, and go on without noticing.
+        let dies_early = random.random_bool(0.4);
+        if dies_early {
+            life.faults.operations_left.store(random.random_range(0..120), Ordering::SeqCst);
+        }
         for _ in 0..random.random_range(1..40) {
             if random.random_bool(0.5) {
                 life.feed(&log, random);
@@ -466,7 +521,7 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
             }
             life.turn().unwrap();
         }
-        if random.random_bool(0.2) {
+        if !dies_early && random.random_bool(0.2) {
             let held: Vec<Assignment> = life.fed.keys().copied().collect();
             life.worker.give_back(0, &held[..1]).unwrap();
         }
@@ -477,6 +532,7 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
         }
         num_deltas += world.state().0.iter().flatten().filter(|one| one.kind == StateKind::Delta).count();
     }
+    world.failing_percent = 0;
     world.start(&pipeline, &ALL, Backfill::Nothing, random).unwrap().finish(&log, random);
     check_complete(&world, &expected);
     // A last claim leaves no file that nobody names.
@@ -582,7 +638,7 @@ fn a_damaged_file_of_state_stops_the_start_and_is_named() {
     world.start(&pipeline, &ALL, Backfill::Nothing, random).unwrap().finish(&log, random);
     let (state, _) = world.state();
     let path = state[1].last().unwrap().files().nth(4).unwrap().path.clone();
-    let stores = world.stores(&Arc::new(AtomicBool::new(false)));
+    let stores = world.stores(&Faults::new(0, 0));
     world.io.block_on(stores.open(PATH).unwrap().write(&path, bytes::Bytes::from_static(b"ARROW1"))).unwrap();
     let error = world.start(&pipeline, &ALL, Backfill::Nothing, random).err().unwrap();
     assert_eq!(error.kind(), crate::ErrorKind::Data);
