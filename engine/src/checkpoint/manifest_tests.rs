@@ -32,6 +32,7 @@ fn snapshot(at: i64, kind: StateKind) -> Snapshot {
     };
     let files = vec![file(StateTable::Meta, 1), file(StateTable::Slots, 20), file(StateTable::Rows, 60)];
     Snapshot {
+        seen: SeenPositions::default(),
         offset: offset(at),
         watermark: watermark(1_700_000_000_000_000 + at),
         kind,
@@ -76,6 +77,7 @@ fn manifest() -> Manifest {
         offset: Some(offset(200)),
         watermark: watermark(1_700_000_060_000_000),
         sinks: BTreeMap::from([("alerts".to_owned(), alerts), ("archive".to_owned(), archive)]),
+        restart: None,
         state: vec![snapshot(100, StateKind::Full), snapshot(150, StateKind::Delta)],
         models: BTreeMap::from([("fraud".to_owned(), ModelVersion { version: "3".into(), sha256: "ab".repeat(32) })]),
         sql_fingerprint: "cd".repeat(32),

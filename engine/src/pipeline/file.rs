@@ -28,7 +28,7 @@ pub(super) struct PipelineFile {
     /// Named SELECTs, in order: each may use the sources and the views before it. A value that ends in `.sql` is a file;
     /// anything else is the SQL itself.
     #[serde(default)]
-    pub(super) views: Named<String>,
+    pub(super) views: Named<ViewFile>,
     /// Where rows go, by name.
     #[schemars(extend("minProperties" = 1))]
     pub(super) sinks: Named<SinkFile>,
@@ -46,6 +46,43 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+}
+
+/// A SELECT: SQL, or a file that ends in `.sql`. As a mapping, with what happens to its rows.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum ViewFile {
+    /// SQL, or a file that ends in `.sql`.
+    Sql(String),
+    /// A SELECT whose rows go through a topic of the engine's own.
+    Repartitioned(RepartitionedViewFile),
+}
+
+/// A SELECT whose rows go through a topic of the engine's own.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RepartitionedViewFile {
+    /// The SELECT: SQL, or a file that ends in `.sql`.
+    pub(super) sql: String,
+    /// Sends the rows through a topic that is keyed by columns of theirs; later views and sinks read them from there.
+    pub(super) repartition: Option<RepartitionFile>,
+}
+
+/// Rows go through a topic of the engine's own, keyed by columns that the topic before is not keyed by: so windows can be
+/// over those columns. No row is lost or doubled there, whatever `delivery` says. Needs `checkpoint` and `event_time`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RepartitionFile {
+    /// The columns that the rows are keyed by.
+    pub(super) by: Vec<String>,
+    /// The topic, of this pipeline and its checkpoint alone. It is made when it is not there.
+    pub(super) topic: String,
+    /// Partitions of a topic that is made. As many as the topic before has when it is null.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) partitions: Option<u32>,
+    /// How long a topic that is made keeps its records.
+    #[serde(default = "week")]
+    pub(super) retention: Text<Duration>,
 }
 
 /// A source and the table that its records become.
@@ -133,6 +170,12 @@ pub(super) struct KafkaSourceFile {
     /// Time between looks for new topics and partitions.
     #[serde(default = "ten_seconds")]
     pub(super) metadata_refresh: Text<Duration>,
+    /// How the topic's producers choose a key's partition. With it records in other partitions are counted and reported: their
+    /// keys' histories are in pieces. Needs `partitioned_by`.
+    #[serde(default)]
+    pub(super) partitioner: PartitionerFile,
+    /// Sends the rows through a topic that is keyed by other columns; views and sinks read them from there.
+    pub(super) repartition: Option<RepartitionFile>,
     #[serde(flatten)]
     pub(super) security: SecurityFile,
     /// Further options of librdkafka, by librdkafka's names. Those that the engine must own are refused.
@@ -408,6 +451,19 @@ pub(super) enum StartFile {
     Offsets(BTreeMap<String, u64>),
 }
 
+/// How producers choose a key's partition.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PartitionerFile {
+    /// Not known: records are not looked at.
+    #[default]
+    None,
+    /// As Kafka's Java clients do.
+    Murmur2,
+    /// As librdkafka and what is built on it do by default.
+    Crc32,
+}
+
 /// When reading ends.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -495,6 +551,10 @@ fn two_hours() -> Text<Duration> {
 
 fn ninety_days() -> Text<Duration> {
     millis(90 * 86_400_000)
+}
+
+fn week() -> Text<Duration> {
+    millis(7 * 86_400_000)
 }
 
 fn parquet_age() -> Text<Duration> {

@@ -41,6 +41,7 @@ fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
         watermark: watermark(next),
         sinks: sinks.iter().map(|(name, sink)| ((*name).to_owned(), sink.clone())).collect(),
         state: Vec::new(),
+        restart: None,
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }
@@ -437,7 +438,7 @@ fn snapshot(at: i64, kind: StateKind, operators: &[(&str, &str)]) -> Snapshot {
         (name.to_owned(), OperatorState { fingerprint: fingerprint.to_owned(), keys: Vec::new(), files })
     };
     let operators = operators.iter().map(|(name, fingerprint)| state(name, fingerprint)).collect();
-    Snapshot { offset: offset(at), watermark: watermark(at), kind, operators }
+    Snapshot { offset: offset(at), watermark: watermark(at), seen: SeenPositions::default(), kind, operators }
 }
 
 fn empty(at: i64, operators: &[(&str, &str)]) -> Snapshot {
