@@ -133,7 +133,7 @@ fn progress_that_contradicts_itself_is_refused() {
 #[test]
 fn a_restart_lies_at_or_below_every_position() {
     let mut internal = manifest();
-    let mut seen = crate::types::SeenPositions::default();
+    let mut seen = SeenPositions::default();
     seen.advance("outer/cards", 3, crate::types::SeenPosition(77, 1));
     let restart =
         |at| RestartPoint { offset: offset(at), watermark: watermark(1_700_000_000_000_000), seen: seen.clone() };
