@@ -480,7 +480,9 @@ impl Worker {
                     progress,
                     self.driver.sources[index].decoder.watermark(assignment).get(),
                 ));
-                positions.extend(held.published.map(|published| (assignment, published)));
+                // Of a unit that went back for a slower sink: where it is. The other members of a bounded run see by it that
+                // somebody still has to read what that sink lacks.
+                positions.extend(held.published.map(|published| (assignment, published.min(held.processed))));
             }
             feed.source.report(&positions);
         }
