@@ -179,6 +179,25 @@ fn progress_that_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn a_restart_lies_at_or_below_every_position() {
+    let mut internal = manifest();
+    let mut seen = SeenPositions::default();
+    seen.advance("outer/cards", 3, crate::types::SeenPosition(77, 1));
+    let restart =
+        |at| RestartPoint { offset: offset(at), watermark: watermark(1_700_000_000_000_000), seen: seen.clone() };
+    internal.restart = Some(restart(180));
+    let text = String::from_utf8(internal.to_bytes().unwrap().to_vec()).unwrap();
+    assert_eq!(read(&text).unwrap(), internal);
+    assert!(text.contains("\"outer/cards\": {"), "{text}");
+    internal.restart = Some(restart(181));
+    assert_eq!(internal.to_bytes().unwrap_err().kind(), ErrorKind::Internal);
+    assert!(
+        refusal(&text.replace("\"restart\": {\n    \"offset\": 180", "\"restart\": {\n    \"offset\": 181"))
+            .contains("restart")
+    );
+}
+
+#[test]
 fn what_must_hold_is_checked_before_writing_too() {
     let wrong = Manifest { offset: Some(offset(10)), ..manifest() };
     assert_eq!(wrong.to_bytes().unwrap_err().kind(), ErrorKind::Internal);

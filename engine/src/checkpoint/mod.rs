@@ -41,7 +41,17 @@
 //!    because the newest always stays. A claim that does not hold is inert: everybody starts from the newest manifest.
 //!
 //! The same makes requests harmless that the network delivers again after their sender has gone.
-//! `protocol_tests.rs` runs all interleavings of small numbers of writers over these functions.
+//! `protocol/tests.rs` runs all interleavings of small numbers of writers over these functions.
+//!
+//! # State
+//!
+//! A snapshot's files are written before the manifest that names it, into a folder of that one attempt, so that no writer
+//! ever overwrites another's. A manifest names all snapshots that recovery from it may need
+//! ([`protocol::needed_snapshots`]); recovery starts from the newest one that no sink is behind
+//! ([`protocol::choose_snapshot`]). Files go when a manifest that no longer names them exists: whoever claims the unit then
+//! starts from that manifest or a later one. Files that a killed writer had not come to name are found by the next claim's
+//! listing; their writer's generation is older than the claim, so no manifest will ever name them
+//! ([`protocol::is_left_behind`]).
 //!
 //! # What is where
 //!

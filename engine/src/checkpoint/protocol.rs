@@ -528,5 +528,4 @@ pub fn judge_file(expected_bytes: u64, staged_bytes: Option<u64>, named_bytes: O
 }
 
 #[cfg(test)]
-#[path = "protocol_tests.rs"]
 mod tests;

@@ -2,7 +2,7 @@
 //! memory. A file is checked against the size and SHA-256 in its manifest before anything starts from it; a damaged one is
 //! an error that names it. What the tables mean is the operator's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
@@ -15,8 +15,9 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use crate::checkpoint::layout::state_file_name;
-use crate::checkpoint::manifest::{OperatorState, StateFile, StateTable};
+use crate::checkpoint::layout::{parse_state_generation, state_file_name, state_folder};
+use crate::checkpoint::manifest::{Manifest, OperatorState, Snapshot, StateFile, StateTable};
+use crate::checkpoint::protocol::is_left_behind;
 use crate::checkpoint::store::{Download, Folder, Upload};
 use crate::error::{Error, Result};
 
@@ -293,6 +294,18 @@ impl TableReader {
     }
 }
 
+/// Deletes the files of state that writers before a claim, which holds, had not come to name.
+pub async fn delete_left_behind(folder: &Folder, claim: &Manifest) -> Result<()> {
+    let named: BTreeSet<&str> = claim.state.iter().flat_map(Snapshot::files).map(|file| file.path.as_str()).collect();
+    for object in folder.list(&state_folder(&claim.unit)).await? {
+        let written_by = parse_state_generation(&claim.unit, &object.name);
+        if is_left_behind(written_by, named.contains(object.name.as_str()), claim.generation) {
+            folder.delete(&object.name).await?;
+        }
+    }
+    Ok(())
+}
+
 fn damaged(folder: &Folder, file: &StateFile, found: &str) -> Error {
     Error::data(format!(
         "{}: the file of state is damaged: expected {} bytes with sha256 {}, found that {found}; restore the object from a copy, \
@@ -304,5 +317,4 @@ fn damaged(folder: &Folder, file: &StateFile, found: &str) -> Error {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

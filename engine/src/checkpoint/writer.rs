@@ -12,16 +12,17 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::checkpoint::finish::{CommitPermit, finish_files};
 use crate::checkpoint::layout::{
     PIPELINE_FILE, UNITS_FOLDER, manifest_name, manifest_path, manifests_folder, parse_manifest_name,
-    parse_manifest_path, parse_state_generation, staging_folder, state_folder,
+    parse_manifest_path, staging_folder,
 };
 use crate::checkpoint::manifest::{
     MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PIPELINE_FILE_VERSION, PipelineFile, RestartPoint,
-    Snapshot, WriterIdentity,
+    WriterIdentity,
 };
 use crate::checkpoint::protocol::{
     ClaimDecision, ManifestFact, Progress, Recovery, Signature, checkpoint_after, claim_after, deletable, files_let_go,
-    is_left_behind, judge_claim, recover, release_after,
+    judge_claim, recover, release_after,
 };
+use crate::checkpoint::state::delete_left_behind;
 use crate::checkpoint::store::{Created, Folder, RetryPolicy, Stores, check_conditional_create};
 use crate::error::{Error, Result};
 use crate::sink::StagedFile;
@@ -238,7 +239,7 @@ impl Checkpoints {
         }
         writer.unfinished = false;
         self.shared.sweep(writer.unit()).await;
-        if let Err(error) = self.shared.sweep_state(&writer.last).await {
+        if let Err(error) = delete_left_behind(&self.shared.folder, &writer.last).await {
             tracing::warn!(unit = %writer.unit(), %error, "files of state of an earlier writer could not be deleted");
         }
         Ok((writer, recovery))
@@ -269,19 +270,6 @@ impl Shared {
                 tracing::warn!(%unit, %error, "staged files of an earlier writer could not be deleted");
             }
         }
-    }
-
-    /// Deletes the files of state that earlier writers had not come to name.
-    async fn sweep_state(&self, claim: &Manifest) -> Result<()> {
-        let named: BTreeSet<&str> =
-            claim.state.iter().flat_map(Snapshot::files).map(|file| file.path.as_str()).collect();
-        for object in self.folder.list(&state_folder(&claim.unit)).await? {
-            let written_by = parse_state_generation(&claim.unit, &object.name);
-            if is_left_behind(written_by, named.contains(object.name.as_str()), claim.generation) {
-                self.folder.delete(&object.name).await?;
-            }
-        }
-        Ok(())
     }
 
     /// The units of `unit`'s topic that had manifests when the path was opened.
@@ -552,5 +540,4 @@ impl UnitWriter {
 }
 
 #[cfg(test)]
-#[path = "writer_tests.rs"]
 mod tests;

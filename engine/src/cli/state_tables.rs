@@ -260,5 +260,4 @@ fn unreadable(error: impl std::fmt::Display) -> Error {
 }
 
 #[cfg(test)]
-#[path = "state_tables_tests.rs"]
 mod tests;

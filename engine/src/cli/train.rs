@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 pub(crate) struct TrainArguments {
     #[command(flatten)]
     pipeline: PipelineFile,
-    /// Stored rows of a source: `source=path`, Parquet or JSON lines (`*.jsonl`), local or s3://.
+    /// Stored rows of a source: `source=path`, Parquet or JSON lines (`*.jsonl`), local or s3://. An archive that says where its
+    /// rows come from is read as it was served, late rows late, as the model will see them; other rows by event time.
     #[arg(long, value_name = "SOURCE=PATH", required = true)]
     input: Vec<String>,
     /// The model file to write; its manifest (threshold, quality) goes beside it as `.json`.

@@ -4,6 +4,7 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::observe::status::SourceCounts;
 use crate::types::StateUnit;
 
 /// Upper bounds of latency buckets, seconds.
@@ -168,6 +169,16 @@ impl SourceMetrics {
             lost: of(name::RECORDS_LOST),
             replayed: of(name::RECORDS_REPLAYED),
         }
+    }
+
+    /// Counts records by outcome; the rejected ones come by [`SourceMetrics::rejected`].
+    pub fn count(&self, counts: &SourceCounts) {
+        self.read.increment(counts.read);
+        self.decoded.increment(counts.decoded);
+        self.repeated.increment(counts.repeated);
+        self.late.increment(counts.late);
+        self.misplaced.increment(counts.misplaced);
+        self.replayed.increment(counts.replayed);
     }
 
     /// Counts rejected records of one reason. Rare, so the handle is looked up.

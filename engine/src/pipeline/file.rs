@@ -1,6 +1,8 @@
 //! The pipeline file as written: one type per mapping of the file, with a description and a default for every key. The JSON
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
+mod repartition;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
 use super::forms::{Named, OptionText, Secret, Text};
 use super::text::{ByteSize, ColumnSpec, Listen, TimestampMillis};
 
@@ -46,43 +49,6 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
-}
-
-/// A SELECT: SQL, or a file that ends in `.sql`. As a mapping, with what happens to its rows.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(super) enum ViewFile {
-    /// SQL, or a file that ends in `.sql`.
-    Sql(String),
-    /// A SELECT whose rows go through a topic of the engine's own.
-    Repartitioned(RepartitionedViewFile),
-}
-
-/// A SELECT whose rows go through a topic of the engine's own.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RepartitionedViewFile {
-    /// The SELECT: SQL, or a file that ends in `.sql`.
-    pub(super) sql: String,
-    /// Sends the rows through a topic that is keyed by columns of theirs; later views and sinks read them from there.
-    pub(super) repartition: Option<RepartitionFile>,
-}
-
-/// Rows go through a topic of the engine's own, keyed by columns that the topic before is not keyed by: so windows can be
-/// over those columns. No row is lost or doubled there, whatever `delivery` says. Needs `checkpoint` and `event_time`.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RepartitionFile {
-    /// The columns that the rows are keyed by.
-    pub(super) by: Vec<String>,
-    /// The topic, of this pipeline and its checkpoint alone. It is made when it is not there.
-    pub(super) topic: String,
-    /// Partitions of a topic that is made. As many as the topic before has when it is null.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub(super) partitions: Option<u32>,
-    /// How long a topic that is made keeps its records.
-    #[serde(default = "week")]
-    pub(super) retention: Text<Duration>,
 }
 
 /// A source and the table that its records become.
@@ -451,19 +417,6 @@ pub(super) enum StartFile {
     Offsets(BTreeMap<String, u64>),
 }
 
-/// How producers choose a key's partition.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum PartitionerFile {
-    /// Not known: records are not looked at.
-    #[default]
-    None,
-    /// As Kafka's Java clients do.
-    Murmur2,
-    /// As librdkafka and what is built on it do by default.
-    Crc32,
-}
-
 /// When reading ends.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -551,10 +504,6 @@ fn two_hours() -> Text<Duration> {
 
 fn ninety_days() -> Text<Duration> {
     millis(90 * 86_400_000)
-}
-
-fn week() -> Text<Duration> {
-    millis(7 * 86_400_000)
 }
 
 fn parquet_age() -> Text<Duration> {

@@ -293,7 +293,7 @@ pub(super) fn readers<'a>(views: &'a [Query<'a>], sinks: &'a [Query<'a>]) -> Has
 }
 
 /// Whether some row can make a query's own text fail, computed over its tables as they are. Says yes when in doubt.
-fn can_fail(query: &Query<'_>, state: &SessionState, functions: &Functions) -> bool {
+pub(super) fn can_fail(query: &Query<'_>, state: &SessionState, functions: &Functions) -> bool {
     let fails = |expr: &Expr, schema: &DFSchema| {
         let physical = state.create_physical_expr(expr.clone(), schema);
         physical.map_or(true, |expr| !is_infallible(&expr, schema.as_arrow(), &functions.infallible))

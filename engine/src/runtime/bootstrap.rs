@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::build::{open_checkpoints, sink_names};
-use super::checkpointer::{Checkpointer, CheckpointerParts, Wanted};
+use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
+use super::recovery::Wanted;
 use super::units::HeldUnit;
 use crate::checkpoint::Stores;
 use crate::decode::{Decoder, NoChecks};

@@ -170,19 +170,7 @@ pub(crate) fn worker(
         }
     };
     let metrics = WorkerMetrics::new(index);
-    let intervals = pipeline.checkpoint.as_ref().map(|checkpoint| (checkpoint.interval, checkpoint.snapshot_interval));
-    let (interval, snapshot_interval) = intervals.unwrap_or((Duration::from_secs(1), Duration::from_secs(60)));
-    let checkpointer = Checkpointer::new(CheckpointerParts {
-        checkpoints: shared.checkpoints.clone(),
-        io: shared.io.clone(),
-        interval,
-        snapshot_interval,
-        timeout,
-        models: shared.models.clone(),
-        sql_fingerprint: shared.plan.fingerprint(),
-        backfill: pipeline.checkpoint.as_ref().map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
-        metrics: metrics.clone(),
-    });
+    let checkpointer = checkpointer(pipeline, shared, metrics.clone());
     Ok(Worker {
         index,
         feeds,
@@ -242,6 +230,22 @@ fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Ve
         });
     }
     Ok((feeds, lanes))
+}
+
+fn checkpointer(pipeline: &Pipeline, shared: &Shared, metrics: WorkerMetrics) -> Checkpointer {
+    let intervals = pipeline.checkpoint.as_ref().map(|checkpoint| (checkpoint.interval, checkpoint.snapshot_interval));
+    let (interval, snapshot_interval) = intervals.unwrap_or((Duration::from_secs(1), Duration::from_secs(60)));
+    Checkpointer::new(CheckpointerParts {
+        checkpoints: shared.checkpoints.clone(),
+        io: shared.io.clone(),
+        interval,
+        snapshot_interval,
+        timeout: pipeline.run.stop_timeout,
+        models: shared.models.clone(),
+        sql_fingerprint: shared.plan.fingerprint(),
+        backfill: pipeline.checkpoint.as_ref().map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
+        metrics,
+    })
 }
 
 /// Members of a group hand partitions over by the positions in the checkpoint. Without one whoever takes a partition over would

@@ -34,18 +34,6 @@ pub(crate) struct SourceLane {
     pub(crate) counts: SourceCounts,
 }
 
-impl SourceLane {
-    fn count(&mut self, more: &SourceCounts) {
-        self.counts.add(more);
-        self.metrics.read.increment(more.read);
-        self.metrics.decoded.increment(more.decoded);
-        self.metrics.repeated.increment(more.repeated);
-        self.metrics.late.increment(more.late);
-        self.metrics.misplaced.increment(more.misplaced);
-        self.metrics.replayed.increment(more.replayed);
-    }
-}
-
 /// A sink and its counts.
 pub(crate) struct SinkLane {
     pub(crate) name: String,
@@ -305,7 +293,7 @@ impl Driver {
         }
         let Replayed { records: replayed, rows: rows_again, late: late_again } = lane.replayed;
         let repeated_again = replayed - rows_again - (again - failed_again);
-        source.count(&SourceCounts {
+        let counts = SourceCounts {
             read: read - replayed,
             decoded: decoded - (rows_again - failed_again),
             rejected: rejected - again,
@@ -314,7 +302,9 @@ impl Driver {
             late: lane.num_late as u64 - late_again,
             misplaced,
             replayed,
-        });
+        };
+        source.counts.add(&counts);
+        source.metrics.count(&counts);
         source.metrics.bytes.increment(lane.records.num_bytes() as u64);
         match &mut source.rejection_rate {
             Some(rate) => rate.observe(decoded as usize, &lane.rejected),

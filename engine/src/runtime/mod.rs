@@ -9,6 +9,7 @@ mod driver;
 mod functions;
 mod limits;
 mod positions;
+mod recovery;
 mod repartition;
 mod restart_points;
 mod run;

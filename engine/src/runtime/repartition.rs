@@ -143,8 +143,10 @@ impl Stages {
             max_record_bytes: record_bytes.saturating_mul(RECORD_BYTES_FACTOR).max(RECORD_BYTES_MIN),
         };
         let ends = upstream.iter().all(|source| kafka(source).is_none_or(|kafka| kafka.until == Until::Now));
+        // A consumer like the one before it: what the user has tuned there (session.timeout.ms, say) holds here too.
+        let options = first.connection.options.clone();
         let connector = SourceConnector::Kafka(KafkaSource {
-            connection: repartition.connection.clone(),
+            connection: KafkaConnection { options, ..repartition.connection.clone() },
             topics: vec![repartition.topic.clone()],
             group: format!("{}.{name}", first.group),
             start: StartPosition::Earliest,

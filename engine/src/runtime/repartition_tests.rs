@@ -1,3 +1,5 @@
+//! Pipelines in stages: what they are rewritten to, what is refused, and a run on the embedded broker.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

@@ -37,6 +37,9 @@ const DELTAS_MAX: usize = 10;
 /// After a snapshot that failed, at least this long passes before the next.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// What a snapshot's writer comes back with; `None` when it was given up.
+type Written = Result<Option<BTreeMap<String, OperatorState>>>;
+
 /// What is known of a unit's snapshots.
 #[derive(Debug)]
 struct UnitSnapshots {
@@ -63,7 +66,7 @@ struct Active {
     current: Option<usize>,
     /// Gone when all pieces are taken.
     parts: Option<Sender<Part>>,
-    task: JoinHandle<Result<Option<BTreeMap<String, OperatorState>>>>,
+    task: JoinHandle<Written>,
     began: Instant,
 }
 
@@ -77,7 +80,7 @@ pub(crate) struct Snapshots {
     units: BTreeMap<Assignment, UnitSnapshots>,
     active: Option<Active>,
     /// Writers of snapshots that were given up, on their way out.
-    ending: Vec<JoinHandle<Result<Option<BTreeMap<String, OperatorState>>>>>,
+    ending: Vec<JoinHandle<Written>>,
     piece_rows: usize,
     metrics: WorkerMetrics,
 }
@@ -384,5 +387,4 @@ impl Snapshots {
 }
 
 #[cfg(test)]
-#[path = "snapshots_tests.rs"]
 mod tests;

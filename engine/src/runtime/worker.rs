@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio_util::sync::CancellationToken;
 
-use super::checkpointer::{Checkpointer, Claimed, Wanted};
+use super::checkpointer::Checkpointer;
 use super::clock;
 use super::driver::{Block, Driver};
 use super::limits::StateLimit;
+use super::recovery::{Claimed, Wanted};
 use super::snapshots::{empty_snapshot, wanted_operators};
 use super::units::HeldUnit;
 use crate::checkpoint::RestartPoint;
@@ -479,7 +480,9 @@ impl Worker {
                     progress,
                     self.driver.sources[index].decoder.watermark(assignment).get(),
                 ));
-                positions.extend(held.published.map(|published| (assignment, published)));
+                // Of a unit that went back for a slower sink: where it is. The other members of a bounded run see by it that
+                // somebody still has to read what that sink lacks.
+                positions.extend(held.published.map(|published| (assignment, published.min(held.processed))));
             }
             feed.source.report(&positions);
         }
@@ -568,5 +571,5 @@ mod tests {
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
+#[path = "worker/tests.rs"]
 mod state_tests;

@@ -1,3 +1,5 @@
+//! The form of internal records: every type to the bit, what is broken or foreign, and what is never written.
+
 use std::sync::Arc;
 
 use arrow::array::*;

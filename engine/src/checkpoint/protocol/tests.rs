@@ -107,6 +107,34 @@ fn reading_starts_at_the_smallest_position_of_a_sink_that_the_pipeline_has() {
     assert_eq!(resume.gone, BTreeMap::from([("old".to_owned(), offset(10))]));
 }
 
+fn restart(at: i64) -> Option<RestartPoint> {
+    let mut seen = SeenPositions::default();
+    seen.advance("outer/t", 0, SeenPosition(at * 2, 0));
+    Some(RestartPoint { offset: offset(at), watermark: watermark(at), seen })
+}
+
+#[test]
+fn a_unit_of_an_internal_topic_goes_on_where_it_is_known_what_was_seen() {
+    let sinks = [("archive", sink(40, 30)), ("kafka", sink(100, 90))];
+    let there = Progress { restart: restart(35), ..progress(100, &sinks) };
+    let checkpoint = checkpoint_after(&first_claim(), there.clone(), signature()).unwrap();
+    // Claims and releases hand it on.
+    let claim = claim_after(Some(&checkpoint), &unit(), None, signature());
+    let release = release_after(&claim, true, signature());
+    for manifest in [&checkpoint, &claim, &release] {
+        let Recovery::Resume(resume) = recover(manifest, &["archive".into(), "kafka".into()]) else { panic!() };
+        assert_eq!((resume.offset, resume.watermark, resume.published), (offset(35), watermark(35), offset(100)));
+        assert_eq!(resume.seen, restart(35).unwrap().seen);
+        assert_eq!(resume.positions["archive"], offset(40), "each sink is suppressed below its own position");
+    }
+    let refused = |progress| checkpoint_after(&release, progress, signature()).is_err();
+    assert!(refused(Progress { restart: restart(34), ..there.clone() }));
+    assert!(refused(Progress { restart: None, ..there.clone() }));
+    let forgotten = RestartPoint { seen: SeenPositions::default(), ..restart(40).unwrap() };
+    assert!(refused(Progress { restart: Some(forgotten), ..there.clone() }));
+    assert!(!refused(Progress { restart: restart(40), ..there }));
+}
+
 #[test]
 fn the_next_file_begins_where_the_files_so_far_end() {
     let archive = SinkProgress { covered: Some(offset(30)), ..sink(40, 30) };

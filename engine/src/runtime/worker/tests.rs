@@ -2,23 +2,21 @@
 //! with snapshots cut at random; whatever it writes is, to the bit, what an uninterrupted run writes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array as _, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
 use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::runtime::Runtime;
 
-use super::super::checkpointer::CheckpointerParts;
-use super::super::driver::{SinkLane, SourceLane};
-use super::super::tasks;
 use super::*;
 use crate::checkpoint::inspect::Inspector;
-use crate::checkpoint::testing::{Fault, FaultStore};
+use crate::checkpoint::testing::{Fault, FaultStore, Operation};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Snapshot, StateKind, Stores, layout};
 use crate::decode::Decoder;
 use crate::observe::latency::Latency;
@@ -26,6 +24,9 @@ use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
 use crate::observe::status::SourceCounts;
 use crate::pipeline::settings::{Backfill, Pipeline};
 use crate::plan::{Functions, Plan};
+use crate::runtime::checkpointer::CheckpointerParts;
+use crate::runtime::driver::{SinkLane, SourceLane};
+use crate::runtime::tasks;
 use crate::sink::{PrepareRequest, PreparedUnit, Sink};
 use crate::source::Waker;
 use crate::source::scripted::ScriptedSource;
@@ -71,7 +72,8 @@ fn log(random: &mut Xoshiro256PlusPlus, num_records: usize) -> Log {
             offset += if random.random_bool(0.1) { random.random_range(2..5) } else { 1 };
             minute += random.random_range(0..3);
             let late = if random.random_bool(0.3) { random.random_range(0..100) } else { 0 };
-            let at = chrono::DateTime::from_timestamp((minute - late).max(0) * 60, 0).unwrap().to_rfc3339();
+            let at = chrono::DateTime::from_timestamp((minute - late).max(0) * 60, 0).unwrap();
+            let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             let user = partition * 1000 + random.random_range(0..12);
             let amount =
                 [0.1, 1e16, -7.25, 3.3, 1e-9][random.random_range(0..5)] * f64::from(random.random_range(1..9));
@@ -189,20 +191,69 @@ impl Sink for Remembering {
     }
 }
 
+/// What goes wrong with the store in one life.
+#[derive(Debug)]
+struct Faults {
+    is_dead: AtomicBool,
+    /// Operations until the process dies in the middle of one.
+    operations_left: AtomicI64,
+    /// Of a hundred writes of files of state, those that fail.
+    failing_percent: u32,
+    random: Mutex<Xoshiro256PlusPlus>,
+}
+
+impl Faults {
+    fn new(failing_percent: u32, seed: u64) -> Arc<Faults> {
+        Arc::new(Faults {
+            is_dead: AtomicBool::new(false),
+            operations_left: AtomicI64::new(i64::MAX),
+            failing_percent,
+            random: Mutex::new(Xoshiro256PlusPlus::seed_from_u64(seed)),
+        })
+    }
+
+    fn decide(&self, operation: Operation, path: &StorePath) -> Option<Fault> {
+        if self.is_dead.load(Ordering::SeqCst) {
+            return Some(Fault::CrashBefore);
+        }
+        let mut random = self.random.lock().unwrap();
+        if self.operations_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            self.is_dead.store(true, Ordering::SeqCst);
+            return Some(if random.random_bool(0.5) { Fault::CrashBefore } else { Fault::CrashAfter });
+        }
+        let is_state = operation == Operation::Write && path.as_ref().contains("/state/");
+        (is_state && random.random_range(0..100) < self.failing_percent)
+            .then(|| if random.random_bool(0.5) { Fault::FailBefore } else { Fault::FailAfter })
+    }
+}
+
 /// What outlives a life of the pipeline.
 struct World {
     store: Arc<InMemory>,
-    io: Runtime,
+    /// There until the end.
+    runtime: Option<Runtime>,
+    io: tokio::runtime::Handle,
     outcomes: [Arc<Mutex<Outcome>>; 3],
     log: Log,
     next_assignment: u32,
+    /// Of a hundred writes of files of state, those that fail.
+    failing_percent: u32,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Publishers of lives that were killed go on trying, in vain.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// One life of the pipeline.
 struct Life {
     worker: Worker,
     source: ScriptedSource,
-    is_dead: Arc<AtomicBool>,
+    faults: Arc<Faults>,
     /// By assignment: its partition, and the index of the record that comes next.
     fed: BTreeMap<Assignment, (usize, usize)>,
 }
@@ -213,29 +264,31 @@ impl World {
             let expected = expected.as_ref().map(|expected| expected[index].clone());
             Arc::new(Mutex::new(Outcome { expected, ..Outcome::default() }))
         };
-        let (store, io) = (Arc::new(InMemory::new()), tasks::io_runtime().unwrap());
-        World { store, io, outcomes: [0, 1, 2].map(outcome), log, next_assignment: 0 }
+        let (store, runtime) = (Arc::new(InMemory::new()), tasks::io_runtime().unwrap());
+        let io = runtime.handle().clone();
+        World {
+            store,
+            runtime: Some(runtime),
+            io,
+            outcomes: [0, 1, 2].map(outcome),
+            log,
+            next_assignment: 0,
+            failing_percent: 0,
+        }
     }
 
-    fn stores(&self, is_dead: &Arc<AtomicBool>) -> Stores {
-        let is_dead = Arc::clone(is_dead);
-        let die = move |_, _, _: &StorePath| is_dead.load(Ordering::SeqCst).then_some(Fault::CrashBefore);
+    fn stores(&self, faults: &Arc<Faults>) -> Stores {
+        let faults = Arc::clone(faults);
         let stores = Stores::new(|_| None);
-        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn object_store::ObjectStore>, die);
+        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn ObjectStore>, move |_, operation, path| {
+            faults.decide(operation, path)
+        });
         stores.register(PATH, Arc::new(store), StorePath::from("c"));
         stores
     }
 
-    /// A new process that holds some partitions.
-    fn start(
-        &mut self,
-        pipeline: &Pipeline,
-        partitions: &[usize],
-        backfill: Backfill,
-        random: &mut Xoshiro256PlusPlus,
-    ) -> Result<Life> {
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let stores = self.stores(&is_dead);
+    fn open(&self, faults: &Arc<Faults>) -> Checkpoints {
+        let stores = self.stores(faults);
         let settings = CheckpointSettings {
             pipeline: "p".into(),
             path: PATH.into(),
@@ -245,7 +298,16 @@ impl World {
             clock: Arc::new(clock::wall),
             retry: RetryPolicy { attempts_max: 3, first_wait: Duration::ZERO, wait_max: Duration::ZERO },
         };
-        let checkpoints = self.io.block_on(Checkpoints::open(&stores, settings)).unwrap();
+        self.io.block_on(Checkpoints::open(&stores, settings)).unwrap()
+    }
+
+    fn worker(
+        &self,
+        pipeline: &Pipeline,
+        checkpoints: Checkpoints,
+        backfill: Backfill,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> (Worker, ScriptedSource) {
         let plan = Plan::compile(pipeline, &Functions::default()).unwrap();
         let (waker, wake) = Waker::new();
         let source = ScriptedSource::new(waker);
@@ -267,7 +329,7 @@ impl World {
         let metrics = WorkerMetrics::new(0);
         let checkpointer = Checkpointer::new(CheckpointerParts {
             checkpoints: Some(checkpoints),
-            io: self.io.handle().clone(),
+            io: self.io.clone(),
             interval: Duration::from_millis(random.random_range(0..3)),
             snapshot_interval: Duration::from_millis(random.random_range(0..6)),
             timeout: Duration::from_secs(20),
@@ -277,7 +339,7 @@ impl World {
             metrics: metrics.clone(),
         });
         let graph = plan.instantiate().unwrap();
-        let mut worker = Worker {
+        let worker = Worker {
             index: 0,
             feeds: vec![Feed {
                 source: Box::new(source.clone()),
@@ -300,6 +362,20 @@ impl World {
             limit: StateLimit::new(None, 1),
             over_limit: None,
         };
+        (worker, source)
+    }
+
+    /// A new process that holds some partitions.
+    fn start(
+        &mut self,
+        pipeline: &Pipeline,
+        partitions: &[usize],
+        backfill: Backfill,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Result<Life> {
+        let faults = Faults::new(self.failing_percent, random.random());
+        let checkpoints = self.open(&faults);
+        let (mut worker, source) = self.worker(pipeline, checkpoints, backfill, random);
         let mut units = Vec::new();
         for partition in partitions {
             let unit = StateUnit { source: "events".into(), topic: "t".into(), partition: *partition as i32 };
@@ -314,7 +390,7 @@ impl World {
             (assignment, (partition, next))
         });
         let fed = fed.collect();
-        Ok(Life { worker, source, is_dead, fed })
+        Ok(Life { worker, source, faults, fed })
     }
 
     fn rows(&self) -> [Rows; 3] {
@@ -323,7 +399,7 @@ impl World {
 
     /// The newest state lists, by partition, and the names of all files of state.
     fn state(&self) -> (Vec<Vec<Snapshot>>, BTreeSet<String>) {
-        let stores = self.stores(&Arc::new(AtomicBool::new(false)));
+        let stores = self.stores(&Faults::new(0, 0));
         self.io.block_on(async {
             let units = Inspector::open(&stores, PATH).await.unwrap().list().await.unwrap();
             let mut files = BTreeSet::new();
@@ -368,20 +444,28 @@ impl Life {
         checkpointer.tick(driver)
     }
 
+    /// Works until the source has nothing more to say.
+    fn settle(&mut self) {
+        while self.worker.listen().unwrap() {
+            self.worker.run_if_due().unwrap();
+        }
+        self.worker.run_pending().unwrap();
+    }
+
     /// Reads all that there is, and leaves in order.
     fn finish(mut self, log: &Log, random: &mut Xoshiro256PlusPlus) -> SourceCounts {
         while !self.is_done(log) {
             self.feed(log, random);
             self.turn().unwrap();
         }
-        self.worker.listen().unwrap();
+        self.settle();
         self.worker.drain().unwrap();
         self.worker.driver.sources[0].counts
     }
 
     /// Dies: nothing is closed, and nothing that was on its way arrives.
     fn kill(self) {
-        self.is_dead.store(true, Ordering::SeqCst);
+        self.faults.is_dead.store(true, Ordering::SeqCst);
     }
 }
 
@@ -409,12 +493,14 @@ fn check_complete(world: &World, expected: &[Rows; 3]) {
     assert_eq!(state.len(), ALL.len());
 }
 
+/// Lives that end at random moments; then one to the end. How many deltas and restored operators there were.
 fn killed_at_random(seed: u64) -> (usize, usize) {
     let random = &mut Xoshiro256PlusPlus::seed_from_u64(seed);
     let pipeline = pipeline(WINDOWS);
     let log = log(random, 250);
     let expected = uninterrupted(&pipeline, &log, random);
     let mut world = World::new(log.clone(), Some(expected.clone()));
+    world.failing_percent = if random.random_bool(0.5) { 20 } else { 0 };
     let (mut num_deltas, mut num_restored) = (0, 0);
     for _ in 0..random.random_range(3..8) {
         // Partitions move: those that nobody has in this life wait for the next.
@@ -424,6 +510,11 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
         }
         let mut life = world.start(&pipeline, &partitions, Backfill::Nothing, random).unwrap();
         num_restored += life.worker.driver.graph.state_sizes().iter().filter(|size| size.num_keys > 0).count();
+        // Some die in the middle of an operation of the store, and go on without noticing.
+        let dies_early = random.random_bool(0.4);
+        if dies_early {
+            life.faults.operations_left.store(random.random_range(0..120), Ordering::SeqCst);
+        }
         for _ in 0..random.random_range(1..40) {
             if random.random_bool(0.5) {
                 life.feed(&log, random);
@@ -432,7 +523,7 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
             }
             life.turn().unwrap();
         }
-        if random.random_bool(0.2) {
+        if !dies_early && random.random_bool(0.2) {
             let held: Vec<Assignment> = life.fed.keys().copied().collect();
             life.worker.give_back(0, &held[..1]).unwrap();
         }
@@ -443,6 +534,7 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
         }
         num_deltas += world.state().0.iter().flatten().filter(|one| one.kind == StateKind::Delta).count();
     }
+    world.failing_percent = 0;
     world.start(&pipeline, &ALL, Backfill::Nothing, random).unwrap().finish(&log, random);
     check_complete(&world, &expected);
     // A last claim leaves no file that nobody names.
@@ -474,7 +566,7 @@ fn records_that_are_read_again_for_state_are_not_counted_again_and_their_rows_ar
     let pipeline = pipeline(WINDOWS);
     let log = log(random, 200);
     let expected = uninterrupted(&pipeline, &log, random);
-    let mut world = World::new(log.clone(), Some(expected.clone()));
+    let mut world = World::new(log.clone(), Some(expected));
     let mut life = world.start(&pipeline, &ALL, Backfill::Nothing, random).unwrap();
     for _ in 0..30 {
         life.feed(&log, random);
@@ -548,7 +640,7 @@ fn a_damaged_file_of_state_stops_the_start_and_is_named() {
     world.start(&pipeline, &ALL, Backfill::Nothing, random).unwrap().finish(&log, random);
     let (state, _) = world.state();
     let path = state[1].last().unwrap().files().nth(4).unwrap().path.clone();
-    let stores = world.stores(&Arc::new(AtomicBool::new(false)));
+    let stores = world.stores(&Faults::new(0, 0));
     world.io.block_on(stores.open(PATH).unwrap().write(&path, bytes::Bytes::from_static(b"ARROW1"))).unwrap();
     let error = world.start(&pipeline, &ALL, Backfill::Nothing, random).err().unwrap();
     assert_eq!(error.kind(), crate::ErrorKind::Data);
@@ -561,8 +653,7 @@ fn a_damaged_file_of_state_stops_the_start_and_is_named() {
 fn records_that_state_needs_are_never_passed_over() {
     let random = &mut Xoshiro256PlusPlus::seed_from_u64(17);
     let pipeline = pipeline(WINDOWS);
-    let log = log(random, 60);
-    let mut world = World::new(log.clone(), None);
+    let mut world = World::new(log(random, 60), None);
     let mut life = world.start(&pipeline, &[0], Backfill::Nothing, random).unwrap();
     life.worker.feeds[0].on_data_loss = DataLossPolicy::Continue;
     let assignment = *life.fed.keys().next().unwrap();
@@ -587,6 +678,7 @@ fn too_much_state_stops_the_worker_in_order() {
         life.feed(&log, random);
         life.turn().unwrap();
     }
+    life.settle();
     life.worker.report();
     let error = life.worker.run().unwrap_err();
     assert!(
