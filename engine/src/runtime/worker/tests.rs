@@ -348,6 +348,7 @@ impl World {
                 is_assigned: false,
                 on_data_loss: DataLossPolicy::Fail,
                 upstream: None,
+                log_check: None,
             }],
             driver: Driver::new(lanes, graph, sinks, dead_letter, metrics, Latency::default()),
             checkpointer,
