@@ -56,7 +56,7 @@ fn pipeline(features: &str) -> Pipeline {
          views:\n  features: >-\n    {features}\n\
          sinks:\n  all: {{ connector: console, select: SELECT * FROM features }}\n  \
          large: {{ connector: console, select: SELECT * FROM features WHERE user_id % 3 <> 0 }}\n\
-         dead_letter: {{ connector: console }}\n"
+         dead_letter: {{ connector: kafka, topic: dead }}\n"
     );
     std::fs::write(&file, text).unwrap();
     Pipeline::load(&file, &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
