@@ -244,6 +244,7 @@ pub fn judge_create(created: CreateOutcome, read: Option<ReadOutcome>, attempts_
 
 /// Where a unit starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one for each unit that is taken over")]
 pub enum Recovery {
     /// No checkpoint was ever made: start as the source's settings say.
     Fresh,

@@ -103,6 +103,7 @@ impl Replay {
         let turns = Turns::new(&pipeline, &plan)?;
         let numbers = AssignmentNumbers::default();
         let has_windows = needed::may_have_windows(&pipeline);
+        let behind = pipeline.views.iter().find(|view| view.repartition.is_some()).map(|view| view.name.as_str());
         let mut readings = Vec::new();
         for (index, source) in pipeline.sources.iter().enumerate() {
             let Some(input) = inputs.iter().find(|input| input.source == source.name) else {
@@ -112,7 +113,8 @@ impl Replay {
                 )));
             };
             let opened = open_files(input, env, &io, &numbers);
-            let opened = opened.and_then(|rows| Reading::new(index, source, rows, order, has_windows, &numbers));
+            let opened =
+                opened.and_then(|rows| Reading::new(index, source, rows, order, has_windows, behind, &numbers));
             readings.push(opened.map_err(|error| error.context(format!("input of source {}", source.name)))?);
         }
         let schema = |sink| turns.schema_with_positions(sink).cloned().unwrap_or_else(|| visible_schema(&plan, sink));

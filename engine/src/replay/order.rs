@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::sort::{SortedRows, Sorter};
 use super::turn::{Accepted, OneUnit, RejectedRecord, Turn, Turns};
+use crate::checkpoint::layout::file_name_part;
 use crate::error::{Error, Result};
 use crate::pipeline::settings::Source;
 use crate::source::AssignmentNumbers;
@@ -40,6 +41,26 @@ impl fmt::Display for Order {
     }
 }
 
+/// Why rows with positions do not say in which order windows saw them, where a `repartition` stands before those.
+fn other_order(source: &Source, rows: &StoredRows, behind: Option<&str>) -> Option<String> {
+    let StoredRows::Archive(archive) = rows else { return None };
+    if let Some(view) = behind {
+        return Some(format!(
+            "a run sends the rows of view {view} through a topic of its own (`repartition`), and the archive of source {} does \
+             not say in which order they came out",
+            source.name
+        ));
+    }
+    let repartition = source.repartition.as_ref()?;
+    let name = file_name_part(&repartition.topic);
+    let other = archive.ends().into_keys().map(|(topic, _)| topic).find(|topic| *topic != name)?;
+    Some(format!(
+        "a run sends the rows of source {} through the topic {} (`repartition`), and the archive has them as they stood in \
+         {other}: the order in which they came out is not known",
+        source.name, repartition.topic
+    ))
+}
+
 /// What a reading has to say.
 pub(super) enum Event<'a> {
     /// A record became no row.
@@ -63,13 +84,15 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// `has_windows`: whether the order matters to the pipeline.
+    /// `has_windows`: whether the order matters to the pipeline. `behind`: a view whose rows go through a topic of their own in
+    /// a run.
     pub(super) fn new(
         index: usize,
         source: &Source,
         rows: StoredRows,
         wanted: Option<Order>,
         has_windows: bool,
+        behind: Option<&str>,
         numbers: &AssignmentNumbers,
     ) -> Result<Reading> {
         let order = match wanted {
@@ -80,7 +103,16 @@ impl Reading {
                      `SELECT * FROM` the source",
                 ));
             }
+            Some(Order::AsServed) if has_windows => match other_order(source, &rows, behind) {
+                None => Order::AsServed,
+                Some(reason) => {
+                    return Err(Error::invalid(format!("{reason}; replay them with --order event-time")));
+                }
+            },
             Some(order) => order,
+            None if rows.has_positions() && has_windows && other_order(source, &rows, behind).is_some() => {
+                Order::EventTime
+            }
             None if rows.has_positions() => Order::AsServed,
             None if has_windows => Order::EventTime,
             None => Order::Input,

@@ -72,6 +72,7 @@ impl Shared {
         let functions = functions::loaded(&models);
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
+        positions::check(&pipeline, &plan)?;
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
@@ -153,6 +154,45 @@ pub(crate) fn worker(
     latency: &Latency,
 ) -> Result<Worker> {
     let pipeline = &shared.pipeline;
+    let (feeds, lanes) = inputs(shared, index, &waker)?;
+    let timeout = pipeline.run.stop_timeout;
+    let mut sinks = Vec::new();
+    for sink in &pipeline.sinks {
+        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout)
+            .map_err(|error| error.context(format!("sink {}", sink.name)))?;
+        sinks.push(SinkLane::new(&sink.name, opened));
+    }
+    let dead_letter = match &pipeline.dead_letter {
+        None => None,
+        Some(settings) => {
+            let opened = open_sink(&settings.connector, shared, DEAD_LETTER_NAME, Rows::Rejected, timeout)
+                .map_err(|error| error.context("dead_letter"))?;
+            Some(SinkLane::new(DEAD_LETTER_NAME, opened))
+        }
+    };
+    let metrics = WorkerMetrics::new(index);
+    let checkpointer = checkpointer(pipeline, shared, metrics.clone());
+    Ok(Worker {
+        index,
+        feeds,
+        driver: Driver::new(lanes, shared.plan.instantiate()?, sinks, dead_letter, metrics, latency.clone()),
+        checkpointer,
+        trigger: Trigger { max_batch_rows: pipeline.run.max_batch_rows, max_wait: pipeline.run.max_wait },
+        wake,
+        stop,
+        stop_timeout: timeout,
+        status: status.clone(),
+        reported_at: clock::now(),
+        pending_since: None,
+        first_feed: 0,
+        limit: shared.limit.clone(),
+        over_limit: None,
+    })
+}
+
+/// A worker's sources, each with what the driver needs of it.
+fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Vec<SourceLane>)> {
+    let pipeline = &shared.pipeline;
     let operators = shared.plan.operators();
     let has_windows = |source: usize| operators.iter().any(|operator| operator.source == source);
     let membership = membership(pipeline)?;
@@ -193,39 +233,7 @@ pub(crate) fn worker(
             counts: SourceCounts::default(),
         });
     }
-    let timeout = pipeline.run.stop_timeout;
-    let mut sinks = Vec::new();
-    for sink in &pipeline.sinks {
-        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout)
-            .map_err(|error| error.context(format!("sink {}", sink.name)))?;
-        sinks.push(SinkLane::new(&sink.name, opened));
-    }
-    let dead_letter = match &pipeline.dead_letter {
-        None => None,
-        Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, DEAD_LETTER_NAME, Rows::Rejected, timeout)
-                .map_err(|error| error.context("dead_letter"))?;
-            Some(SinkLane::new(DEAD_LETTER_NAME, opened))
-        }
-    };
-    let metrics = WorkerMetrics::new(index);
-    let checkpointer = checkpointer(pipeline, shared, metrics.clone());
-    Ok(Worker {
-        index,
-        feeds,
-        driver: Driver::new(lanes, shared.plan.instantiate()?, sinks, dead_letter, metrics, latency.clone()),
-        checkpointer,
-        trigger: Trigger { max_batch_rows: pipeline.run.max_batch_rows, max_wait: pipeline.run.max_wait },
-        wake,
-        stop,
-        stop_timeout: timeout,
-        status: status.clone(),
-        reported_at: clock::now(),
-        pending_since: None,
-        first_feed: 0,
-        limit: shared.limit.clone(),
-        over_limit: None,
-    })
+    Ok((feeds, lanes))
 }
 
 fn checkpointer(pipeline: &Pipeline, shared: &Shared, metrics: WorkerMetrics) -> Checkpointer {

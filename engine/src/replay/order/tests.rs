@@ -157,7 +157,7 @@ impl Bench {
     /// The rows of a replay in an order, and its counts.
     fn replay(&self, order: Order, sort_bytes: usize) -> Result<(Vec<RecordBatch>, Turns)> {
         let (rows, numbers) = self.open()?;
-        let mut reading = Reading::new(0, &self.pipeline.sources[0], rows, Some(order), true, &numbers)?;
+        let mut reading = Reading::new(0, &self.pipeline.sources[0], rows, Some(order), true, None, &numbers)?;
         reading.set_sort_bytes(sort_bytes);
         let mut turns = Turns::new(&self.pipeline, &self.plan)?;
         let mut found = Vec::new();
