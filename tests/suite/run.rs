@@ -2,15 +2,18 @@
 //! second process does, what is refused with which exit code, and what `/metrics` and the log say meanwhile.
 
 mod bench;
+mod bootstrapped;
 mod buried;
 mod crash;
 mod dead_letters;
 mod demo;
+mod fraud;
 mod generated;
 mod live;
 mod observed;
 mod outage;
 mod refused;
 mod replayed;
+mod served;
 mod shared;
 mod windows;
