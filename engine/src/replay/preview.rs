@@ -10,7 +10,8 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::cases::all_columns;
 use super::needed::{Output, with_outputs};
-use super::turn::{Counts, Turns};
+use super::tally::Counts;
+use super::turn::Turns;
 use super::visible_schema;
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{
