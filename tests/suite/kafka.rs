@@ -55,6 +55,7 @@ fn settings(topics: &[&str]) -> settings::KafkaSource {
         on_data_loss: DataLossPolicy::Fail,
         metadata_refresh: Duration::from_millis(500),
         partitioner: None,
+        trusts_timestamps: false,
     }
 }
 

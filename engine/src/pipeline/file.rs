@@ -140,6 +140,10 @@ pub(super) struct KafkaSourceFile {
     /// keys' histories are in pieces. Needs `partitioned_by`.
     #[serde(default)]
     pub(super) partitioner: PartitionerFile,
+    /// With windows: the topic takes producers' timestamps further ahead of the broker's clock than `max_future_skew`, and they
+    /// are right all the same.
+    #[serde(default)]
+    pub(super) trust_timestamps: bool,
     /// Sends the rows through a topic that is keyed by other columns; views and sinks read them from there.
     pub(super) repartition: Option<RepartitionFile>,
     #[serde(flatten)]

@@ -183,6 +183,8 @@ pub struct KafkaSource {
     pub metadata_refresh: Duration,
     /// How producers choose a key's partition; `None`: that is not known, and not looked at.
     pub partitioner: Option<Partitioner>,
+    /// Whether producers' timestamps are trusted where the topic does not bound them.
+    pub trusts_timestamps: bool,
 }
 
 /// How producers choose the partition of a message key.

@@ -5,18 +5,22 @@
 mod bootstrap;
 mod cases;
 mod compare;
+mod deal;
 mod difference;
 pub(crate) mod needed;
 mod order;
 pub(crate) mod output;
 mod preview;
 mod sort;
+mod tally;
 mod turn;
+mod workers;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
@@ -38,8 +42,17 @@ use needed::Output;
 pub use order::Order;
 use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};
+pub use tally::{Counts, RejectedRecord};
 use turn::Turns;
-pub use turn::{Counts, RejectedRecord};
+
+/// More workers than this are not made.
+const WORKERS_MAX: usize = 128;
+
+/// Workers of a replay for which nobody says how many: one for each processor.
+#[must_use]
+pub fn default_workers() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
 
 /// Stored rows that stand in for a source's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +100,7 @@ pub struct Selected {
 }
 
 impl Replay {
-    /// Prepares a replay of all sinks of `pipeline`. Each source that they reach needs an input. Without an `order` each
+    /// Prepares a replay of all sinks of `pipeline` on `num_workers` threads; what comes out does not depend on their number. Each source that they reach needs an input. Without an `order` each
     /// source has its own: as served where its input says where its rows come from; else by event time where the pipeline has
     /// windows, and as the input has them where it has none.
     pub fn open(
@@ -95,12 +108,13 @@ impl Replay {
         env: &BTreeMap<String, String>,
         inputs: &[Input],
         order: Option<Order>,
+        num_workers: NonZeroUsize,
     ) -> Result<Replay> {
         check_names(pipeline, inputs)?;
         let pipeline = needed::needed(pipeline);
         let io = tasks::io_runtime()?;
         let (plan, _) = runtime::compile(&pipeline, env, io.handle())?;
-        let turns = Turns::new(&pipeline, &plan)?;
+        let turns = Turns::for_workers(&pipeline, &plan, num_workers.get().min(WORKERS_MAX))?;
         let numbers = AssignmentNumbers::default();
         let has_windows = needed::may_have_windows(&pipeline);
         let behind = pipeline.views.iter().find(|view| view.repartition.is_some()).map(|view| view.name.as_str());
@@ -117,7 +131,8 @@ impl Replay {
                 opened.and_then(|rows| Reading::new(index, source, rows, order, has_windows, behind, &numbers));
             readings.push(opened.map_err(|error| error.context(format!("input of source {}", source.name)))?);
         }
-        let schema = |sink| turns.schema_with_positions(sink).cloned().unwrap_or_else(|| visible_schema(&plan, sink));
+        let schema =
+            |sink| turns.outputs.schema_with_positions(sink).cloned().unwrap_or_else(|| visible_schema(&plan, sink));
         let schemas = (0..pipeline.sinks.len()).map(schema).collect();
         Ok(Replay { io, schemas, turns, readings, is_strict: false })
     }
@@ -182,7 +197,7 @@ pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Inp
         .filter(|input| pipeline.sources.iter().any(|source| source.name == input.source))
         .cloned()
         .collect();
-    let replay = Replay::open(&pipeline, env, &inputs, None)?;
+    let replay = Replay::open(&pipeline, env, &inputs, None, default_workers())?;
     let schema = replay.sink_schema(0);
     let mut batches = Vec::new();
     let counts = replay.run(

@@ -10,14 +10,16 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::cases::all_columns;
 use super::needed::{Output, with_outputs};
-use super::turn::{Counts, OneUnit, Turns};
+use super::order::OneUnit;
+use super::tally::Counts;
+use super::turn::Turns;
 use super::visible_schema;
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{
     self, DataLossPolicy, Pipeline, Place, SourceConnector, SqlText, StartPosition, Until,
 };
 use crate::runtime::{self, Alone, clock, tasks};
-use crate::source::files::{FileBlock, StoredBlock};
+use crate::source::files::FileBlock;
 use crate::source::{Source, SourceEvent, StartAt, Waker};
 use crate::types::{Assignment, Offset, StateUnit, Units};
 
@@ -192,10 +194,7 @@ impl Reading {
     fn take(&mut self, source: usize, block: FileBlock, units: &Units, one_unit: Option<&mut OneUnit>) -> Result<()> {
         let turn = match one_unit {
             None => self.turns.take(source, block, units)?,
-            Some(one_unit) => {
-                let accepted = self.turns.accept(source, StoredBlock::File(block), units)?;
-                self.turns.take_in_order(source, &accepted.batch, one_unit, units)?
-            }
+            Some(one_unit) => self.turns.take_as_one(source, block, units, one_unit)?,
         };
         for (table, batches) in self.tables.iter_mut().zip(turn.outputs) {
             keep(table, batches, self.num_rows);

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::limits::StateLimit;
+use super::log_checks::LogCheck;
 use super::repartition::staged;
 use super::stages::{self, stamp};
 use super::worker::{Feed, Trigger, Upstream, Worker};
@@ -193,6 +194,8 @@ pub(crate) fn worker(
 /// A worker's sources, each with what the driver needs of it.
 fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Vec<SourceLane>)> {
     let pipeline = &shared.pipeline;
+    let operators = shared.plan.operators();
+    let has_windows = |source: usize| operators.iter().any(|operator| operator.source == source);
     let membership = membership(pipeline)?;
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
@@ -219,6 +222,7 @@ fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Ve
                 SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
             },
             upstream,
+            log_check: has_windows(number).then(|| LogCheck::new(source)).flatten(),
         });
         lanes.push(SourceLane {
             name: source.name.clone(),

@@ -8,6 +8,7 @@ pub mod clock;
 mod driver;
 mod functions;
 mod limits;
+mod log_checks;
 mod positions;
 mod recovery;
 mod repartition;

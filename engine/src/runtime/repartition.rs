@@ -155,6 +155,7 @@ impl Stages {
             on_data_loss: DataLossPolicy::Fail,
             metadata_refresh: first.metadata_refresh,
             partitioner: None,
+            trusts_timestamps: false,
         });
         self.sinks.push(Sink {
             name: name.to_owned() + INTERNAL,

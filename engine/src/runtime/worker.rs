@@ -11,6 +11,7 @@ use super::checkpointer::Checkpointer;
 use super::clock;
 use super::driver::{Block, Driver};
 use super::limits::StateLimit;
+use super::log_checks::LogCheck;
 use super::recovery::{Claimed, Wanted};
 use super::snapshots::{empty_snapshot, wanted_operators};
 use super::units::HeldUnit;
@@ -44,6 +45,8 @@ pub(crate) struct Feed {
     pub(crate) on_data_loss: DataLossPolicy,
     /// Of an internal topic: what stands before it.
     pub(crate) upstream: Option<Upstream>,
+    /// Of a source that windows read: what its topics have to promise.
+    pub(crate) log_check: Option<LogCheck>,
 }
 
 /// What writes the topic that a source reads.
@@ -243,6 +246,9 @@ impl Worker {
             // Of a bounded source that had ended: it says so again when these have ended too.
             self.feeds[index].has_ended = false;
         }
+        if let Some(check) = &mut self.feeds[index].log_check {
+            units.iter().try_for_each(|(_, unit)| check.check(&unit.topic))?;
+        }
         let sinks = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
         let wanted = Wanted { sinks, operators: wanted_operators(&self.driver.graph, index) };
         let source = &self.feeds[index].source;
@@ -352,14 +358,28 @@ impl Worker {
     /// With another number of partitions a key's rows go to another place than before, and its history is in two.
     fn refuse_other_partitions(&self, index: usize, claim: &Claimed) -> Result<()> {
         let feed = &self.feeds[index];
-        let (Some(first), Some(_)) = (claim.num_first_partitions, &feed.upstream) else { return Ok(()) };
+        let has_state = self.driver.graph.operators().iter().any(|operator| operator.source == index);
+        let Some(first) = claim.num_first_partitions.filter(|_| feed.upstream.is_some() || has_state) else {
+            return Ok(());
+        };
         let now = feed.source.num_partitions(&claim.unit.topic).unwrap_or(first);
         let after = u32::try_from(claim.unit.partition).map_or(0, |partition| partition.saturating_add(1));
         if now == first && after <= first {
             return Ok(());
         }
+        let (kind, way_out) = match feed.upstream {
+            Some(_) => {
+                ("internal topic", "name another topic under `repartition`, and start with another checkpoint path")
+            }
+            None => (
+                "topic",
+                "bring the rows of a key together with `repartition`, or start with another checkpoint path and load its state with \
+                 `tidemill bootstrap`",
+            ),
+        };
         Err(Error::invalid(format!(
-            "source {}: the internal topic {} has {} partitions, and had {first} when this pipeline began to use it: the rows              of one key would be in two of them; name another topic under `repartition`, and start with another checkpoint path",
+            "source {}: the {kind} {} has {} partitions, and had {first} when this pipeline began to use it: the rows of one key \
+             would be in two of them; {way_out}",
             claim.unit.source,
             claim.unit.topic,
             now.max(after)

@@ -50,6 +50,7 @@ impl Alerts {
                 on_data_loss: DataLossPolicy::Fail,
                 metadata_refresh: Duration::from_secs(10),
                 partitioner: None,
+                trusts_timestamps: false,
             },
             membership: Membership::Alone,
             max_record_bytes: 1 << 20,

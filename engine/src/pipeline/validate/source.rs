@@ -216,6 +216,7 @@ impl Validator<'_> {
                 DataLossFile::Continue => DataLossPolicy::Continue,
             },
             partitioner: self.partitioner(name, kafka.partitioner),
+            trusts_timestamps: kafka.trust_timestamps,
             metadata_refresh: self.duration(
                 &refresh,
                 kafka.metadata_refresh,

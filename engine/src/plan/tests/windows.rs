@@ -332,7 +332,9 @@ fn a_row_on_which_an_aggregate_fails_is_rejected_and_stays_in_the_state() {
 fn a_row_that_fails_before_a_window_never_was_there() {
     let view = "SELECT k, n, count(*) OVER (PARTITION BY k ORDER BY t RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS c
         FROM (SELECT k, t, 6 / (CAST(x AS BIGINT)) AS n FROM events) AS divided";
-    let plan = compiled(&pipeline(vec![usual()], &[("v", view)], &[("out", "SELECT * FROM v")]), &functions());
+    let sinks =
+        [("out", "SELECT * FROM v"), ("all", "SELECT * FROM events"), ("some", "SELECT * FROM events WHERE k > 0")];
+    let plan = compiled(&pipeline(vec![usual()], &[("v", view)], &sinks), &functions());
     let log: Log =
         [1.0, 0.0, 2.0, 0.0, 3.0].iter().zip(0..).map(|(x, row)| (0, row, row * 1000, 7, Some(*x))).collect();
     let output = plan.instantiate().unwrap().run(vec![(0, batch(&plan.source_schema(0), &log))]).unwrap();

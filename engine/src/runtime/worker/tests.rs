@@ -56,7 +56,7 @@ fn pipeline(features: &str) -> Pipeline {
          views:\n  features: >-\n    {features}\n\
          sinks:\n  all: {{ connector: console, select: SELECT * FROM features }}\n  \
          large: {{ connector: console, select: SELECT * FROM features WHERE user_id % 3 <> 0 }}\n\
-         dead_letter: {{ connector: console }}\n"
+         dead_letter: {{ connector: kafka, topic: dead }}\n"
     );
     std::fs::write(&file, text).unwrap();
     Pipeline::load(&file, &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
@@ -348,6 +348,7 @@ impl World {
                 is_assigned: false,
                 on_data_loss: DataLossPolicy::Fail,
                 upstream: None,
+                log_check: None,
             }],
             driver: Driver::new(lanes, graph, sinks, dead_letter, metrics, Latency::default()),
             checkpointer,

@@ -41,6 +41,7 @@ fn settings(kafka: &EmbeddedKafka, topics: &[&str]) -> settings::KafkaSource {
         on_data_loss: DataLossPolicy::Fail,
         metadata_refresh: Duration::from_secs(1),
         partitioner: None,
+        trusts_timestamps: false,
     }
 }
 
@@ -66,6 +67,7 @@ fn each_option_that_the_source_owns_is_refused_in_a_file() {
             on_data_loss: DataLossPolicy::Fail,
             metadata_refresh: Duration::from_secs(1),
             partitioner: None,
+            trusts_timestamps: false,
         },
         membership: Membership::Group,
         max_record_bytes: 1 << 20,
