@@ -352,8 +352,8 @@ views:
   scored: >-
     SELECT *, CASE WHEN visit = 1 THEN 1.0 ELSE 0.0 END + micro_share * visitors / n AS suspicion FROM places
 sinks:
-  cards: {{ connector: parquet, path: lake/cards, positions: true, max_rows: 150, max_age: 1s, select: SELECT * FROM cards }}
-  scored: {{ connector: parquet, path: lake/scored, positions: true, max_rows: 170, max_age: 700ms, select: SELECT * FROM scored }}
+  kept: {{ connector: parquet, path: lake/cards, positions: true, max_rows: 150, max_age: 1s, select: SELECT * FROM cards }}
+  answers: {{ connector: parquet, path: lake/scored, positions: true, max_rows: 170, max_age: 700ms, select: SELECT * FROM scored }}
 checkpoint: {{ path: checkpoint, interval: 100ms, snapshot_interval: 150ms }}
 run: {{ workers: {workers}, stop_timeout: 20s }}
 http: {{ listen: \"off\" }}
@@ -515,7 +515,7 @@ fn check_what_needs_that_order(histories: &Histories) {
     let input = ["--input", "cards=lake/cards"];
     let replay = |more: &[&str]| {
         let arguments: Vec<&str> =
-            ["replay", &file, "--output", "out", "--sink", "scored"].into_iter().chain(input).collect();
+            ["replay", &file, "--output", "out", "--sink", "answers"].into_iter().chain(input).collect();
         tidemill(folder, &[&arguments[..], more].concat())
     };
     let refused = replay(&["--order", "as-served"]);
@@ -556,7 +556,7 @@ fn compat_file(folder: &Path, checkpoint: &str) -> String {
     let text = format!(
         "{sources}views:\n  features: {root}/sql/fraud_features.sql\nsinks:\n  \
          archive: {{ connector: parquet, path: lake/archive, positions: true, max_rows: 900, max_age: 1s, select: SELECT * FROM transactions }}\n  \
-         features: {{ connector: parquet, path: lake/features, positions: true, max_rows: 700, max_age: 1s, select: SELECT * FROM features }}\n\
+         answers: {{ connector: parquet, path: lake/features, positions: true, max_rows: 700, max_age: 1s, select: SELECT * FROM features }}\n\
          dead_letter: {{ connector: kafka, topic: \"${{KAFKA_DLQ_TOPIC}}\" }}\n\
          checkpoint: {{ path: {checkpoint}, interval: 100ms, snapshot_interval: 200ms }}\n\
          run: {{ workers: 2, stop_timeout: 20s }}\nhttp: {{ listen: \"off\" }}\n",
@@ -597,6 +597,8 @@ fn the_topic_of_the_replaced_job_has_history_features_that_a_replay_as_served_re
         "300",
         "--malformed",
         "0.01",
+        "--days",
+        "1",
         "--count",
         "6000",
         "--topic",
@@ -632,13 +634,13 @@ fn the_topic_of_the_replaced_job_has_history_features_that_a_replay_as_served_re
             "--input",
             "transactions=lake/archive",
             "--sink",
-            "features",
+            "answers",
             "--output",
             "out",
             "--order",
             order,
         ];
-        let compare = ["--compare", "features=lake/features"];
+        let compare = ["--compare", "answers=lake/features"];
         let arguments: Vec<&str> =
             if order == "as-served" { arguments.iter().chain(&compare).copied().collect() } else { arguments.to_vec() };
         Process::start(folder, &arguments, &[("KAFKA_TOPIC", &topic), ("KAFKA_DLQ_TOPIC", "dead")]).wait()
