@@ -80,6 +80,7 @@ fn manifest() -> Manifest {
         restart: None,
         state: vec![snapshot(100, StateKind::Full), snapshot(150, StateKind::Delta)],
         models: BTreeMap::from([("fraud".to_owned(), ModelVersion { version: "3".into(), sha256: "ab".repeat(32) })]),
+        schedule: Vec::new(),
         sql_fingerprint: "cd".repeat(32),
         written_at: "2026-01-02T03:04:05.678Z".into(),
         writer: WriterIdentity { host: "worker-1".into(), pid: 42, id: "0e0f6a3e-0000-4000-8000-000000000002".into() },
