@@ -254,7 +254,7 @@ pub(super) struct ParquetSinkFile {
     #[serde(default = "parquet_bytes")]
     pub(super) max_bytes: Text<ByteSize>,
     /// Age of a file that is still open, at most.
-    #[serde(default = "parquet_age")]
+    #[serde(default = "minute")]
     pub(super) max_age: Text<Duration>,
 }
 
@@ -325,8 +325,7 @@ pub(super) struct RunFile {
     pub(super) max_wait: Text<Duration>,
     /// Time that a graceful stop may take.
     pub(super) stop_timeout: Text<Duration>,
-    /// Bytes of state that the windows of all workers in this process may hold; beyond, the pipeline stops. null: 60 percent of
-    /// the memory that the process may have.
+    /// Bytes of state that the windows of all workers may hold; beyond, the run stops. null: 60 percent of the memory.
     pub(super) max_state_bytes: Option<Text<ByteSize>>,
 }
 
@@ -495,10 +494,6 @@ fn two_hours() -> Text<Duration> {
 
 fn ninety_days() -> Text<Duration> {
     millis(90 * 86_400_000)
-}
-
-fn parquet_age() -> Text<Duration> {
-    millis(60_000)
 }
 
 fn mebibyte() -> Text<ByteSize> {
