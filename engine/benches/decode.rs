@@ -43,6 +43,8 @@ fn source() -> Source {
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 10_000,
+        repartition: None,
+        internal: None,
     }
 }
 

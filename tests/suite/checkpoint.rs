@@ -297,6 +297,7 @@ impl Run {
                 watermark: here,
                 sinks: BTreeMap::from([("archive".to_owned(), archive)]),
                 state: Vec::new(),
+                restart: None,
                 models: BTreeMap::new(),
                 sql_fingerprint: String::new(),
             };

@@ -48,6 +48,8 @@ fn settings(format: FileFormat) -> Settings {
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 1_000,
+        repartition: None,
+        internal: None,
     }
 }
 

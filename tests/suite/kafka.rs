@@ -54,6 +54,8 @@ fn settings(topics: &[&str]) -> settings::KafkaSource {
         rate_limit: None,
         on_data_loss: DataLossPolicy::Fail,
         metadata_refresh: Duration::from_millis(500),
+        partitioner: None,
+        trusts_timestamps: false,
     }
 }
 

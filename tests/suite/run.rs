@@ -11,6 +11,7 @@ mod live;
 mod observed;
 mod outage;
 mod refused;
+mod repartition;
 mod replayed;
 mod shared;
 mod windows;

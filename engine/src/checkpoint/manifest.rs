@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sink::StagedFile;
-use crate::types::{Epoch, Generation, Offset, StateUnit, Watermark};
+use crate::types::{Epoch, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// The version that this engine writes.
 pub const MANIFEST_VERSION: u32 = 2;
@@ -93,6 +93,19 @@ pub struct SinkProgress {
     pub covered: Option<Offset>,
     /// Files that this manifest commits.
     pub files: Vec<StagedFile>,
+}
+
+/// Of a unit of an internal topic: a place that a restart may begin at, and what is known there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartPoint {
+    /// Next offset to read: at or below the position of every sink.
+    pub offset: Offset,
+    /// W before the record at `offset`.
+    #[serde(rename = "watermark_micros")]
+    pub watermark: Watermark,
+    /// What was seen in the records below `offset`: `source/topic`, partition, and the record's offset and ordinal.
+    pub seen: SeenPositions,
 }
 
 /// The identity of a model that was in use.
@@ -212,6 +225,9 @@ pub struct Snapshot {
     /// W before the record at `offset` (I4).
     #[serde(rename = "watermark_micros")]
     pub watermark: Watermark,
+    /// Of a unit of an internal topic: what was seen in the records below `offset`.
+    #[serde(default, skip_serializing_if = "SeenPositions::is_empty")]
+    pub seen: SeenPositions,
     /// Whether it stands alone.
     pub kind: StateKind,
     /// By the operators' names.
@@ -269,6 +285,9 @@ pub struct Manifest {
     pub watermark: Watermark,
     /// By sink.
     pub sinks: BTreeMap<String, SinkProgress>,
+    /// Of a unit of an internal topic: where a restart begins. Absent: at the smallest position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartPoint>,
     /// Snapshots of the operators' state, by ascending offset; the first is full. Version 1 has none, as has a pipeline
     /// without operators.
     pub state: Vec<Snapshot>,
@@ -354,6 +373,13 @@ impl Manifest {
             None => return Err("it has progress of sinks or state, and no offset".into()),
         };
         check_state(&self.state, offset, self.watermark)?;
+        if let Some(restart) = &self.restart {
+            let smallest =
+                self.sinks.values().map(|sink| sink.position).min().map_or(offset, |least| least.min(offset));
+            if restart.offset > smallest || restart.watermark.get() > self.watermark.get() {
+                return Err(format!("a restart would begin at {}, beyond the position {smallest}", restart.offset));
+            }
+        }
         for (sink, progress) in &self.sinks {
             check_sink(progress, offset, self.watermark).map_err(|problem| format!("sink {sink}: {problem}"))?;
         }

@@ -32,6 +32,7 @@ fn snapshot(at: i64, kind: StateKind) -> Snapshot {
     };
     let files = vec![file(StateTable::Meta, 1), file(StateTable::Slots, 20), file(StateTable::Rows, 60)];
     Snapshot {
+        seen: SeenPositions::default(),
         offset: offset(at),
         watermark: watermark(1_700_000_000_000_000 + at),
         kind,
@@ -76,6 +77,7 @@ fn manifest() -> Manifest {
         offset: Some(offset(200)),
         watermark: watermark(1_700_000_060_000_000),
         sinks: BTreeMap::from([("alerts".to_owned(), alerts), ("archive".to_owned(), archive)]),
+        restart: None,
         state: vec![snapshot(100, StateKind::Full), snapshot(150, StateKind::Delta)],
         models: BTreeMap::from([("fraud".to_owned(), ModelVersion { version: "3".into(), sha256: "ab".repeat(32) })]),
         sql_fingerprint: "cd".repeat(32),
@@ -174,6 +176,25 @@ fn progress_that_contradicts_itself_is_refused() {
     }
     // An unknown key may be a meaning that we would lose.
     refusal(&GOLDEN.replace("\"kind\": \"full\"", "\"kind\": \"full\", \"more\": 1"));
+}
+
+#[test]
+fn a_restart_lies_at_or_below_every_position() {
+    let mut internal = manifest();
+    let mut seen = SeenPositions::default();
+    seen.advance("outer/cards", 3, crate::types::SeenPosition(77, 1));
+    let restart =
+        |at| RestartPoint { offset: offset(at), watermark: watermark(1_700_000_000_000_000), seen: seen.clone() };
+    internal.restart = Some(restart(180));
+    let text = String::from_utf8(internal.to_bytes().unwrap().to_vec()).unwrap();
+    assert_eq!(read(&text).unwrap(), internal);
+    assert!(text.contains("\"outer/cards\": {"), "{text}");
+    internal.restart = Some(restart(181));
+    assert_eq!(internal.to_bytes().unwrap_err().kind(), ErrorKind::Internal);
+    assert!(
+        refusal(&text.replace("\"restart\": {\n    \"offset\": 180", "\"restart\": {\n    \"offset\": 181"))
+            .contains("restart")
+    );
 }
 
 #[test]

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoint::manifest::{
-    MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, Predecessor, SinkProgress,
-    Snapshot, StateKind, WriterIdentity,
+    MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, Predecessor, RestartPoint,
+    SinkProgress, Snapshot, StateKind, WriterIdentity,
 };
 use crate::error::{Error, Result};
-use crate::types::{Epoch, Generation, Offset, StateUnit, Watermark};
+use crate::types::{Epoch, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// Who writes and when: what a new manifest says besides the progress.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Progress {
     pub watermark: Watermark,
     /// By sink; all sinks of the pipeline.
     pub sinks: BTreeMap<String, SinkProgress>,
+    /// Of a unit of an internal topic: where a restart begins.
+    pub restart: Option<RestartPoint>,
     /// Snapshots of state, as in the manifest.
     pub state: Vec<Snapshot>,
     /// Models in use.
@@ -74,6 +76,7 @@ pub fn claim_after(
         offset: newest.and_then(|newest| newest.offset),
         watermark: newest.map_or(Watermark::NONE, |newest| newest.watermark),
         sinks: newest.map(|newest| newest.sinks.clone()).unwrap_or_default(),
+        restart: newest.and_then(|newest| newest.restart.clone()),
         state: newest.map(|newest| newest.state.clone()).unwrap_or_default(),
         models: newest.map(|newest| newest.models.clone()).unwrap_or_default(),
         sql_fingerprint: newest.map(|newest| newest.sql_fingerprint.clone()).unwrap_or_default(),
@@ -121,6 +124,7 @@ pub fn checkpoint_after(last: &Manifest, progress: Progress, signature: Signatur
         offset: Some(progress.offset),
         watermark: progress.watermark,
         sinks: progress.sinks,
+        restart: progress.restart,
         state: progress.state,
         models: progress.models,
         sql_fingerprint: progress.sql_fingerprint,
@@ -136,6 +140,13 @@ fn refuse_going_back(last: &Manifest, progress: &Progress) -> Result<(), String>
     // I4
     if progress.watermark.get() < last.watermark.get() {
         return Err("the watermark goes back".into());
+    }
+    match (&last.restart, &progress.restart) {
+        (Some(before), Some(now)) if now.offset < before.offset || !now.seen.covers(&before.seen) => {
+            return Err("the place to restart from goes back".into());
+        }
+        (Some(_), None) => return Err("the place to restart from is gone".into()),
+        (Some(_), Some(_)) | (None, _) => {}
     }
     for (name, sink) in &progress.sinks {
         let Some(before) = last.sinks.get(name) else { continue };
@@ -243,10 +254,16 @@ pub enum Recovery {
 /// Where a unit goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// Read from here: the smallest of the manifest's offset and the sinks' positions.
+    /// Read from here, unless state has to be restored: `smallest`, or the place of `restart`.
     pub offset: Offset,
     /// W before the record at `offset`.
     pub watermark: Watermark,
+    /// What was seen of an internal topic below `offset`.
+    pub seen: SeenPositions,
+    /// The smallest of the manifest's offset and the sinks' positions: state may be restored at or below it.
+    pub smallest: Offset,
+    /// Of a unit of an internal topic: the place that the manifest names for a restart.
+    pub restart: Option<RestartPoint>,
     /// Each sink of the pipeline, and where it is: rows of records below it are not to be given to it again. A sink that
     /// is new starts at `published`.
     pub positions: BTreeMap<String, Offset>,
@@ -285,6 +302,12 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
             (offset, watermark) = (sink.position, sink.watermark);
         }
     }
+    let smallest = offset;
+    let mut seen = SeenPositions::default();
+    if let Some(restart) = &newest.restart {
+        // Never beyond a sink. What was seen is known there alone, so that is where reading begins.
+        (offset, watermark, seen) = (restart.offset, restart.watermark, restart.seen.clone());
+    }
     let gone = newest
         .sinks
         .iter()
@@ -294,6 +317,9 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
     Recovery::Resume(Resume {
         offset,
         watermark,
+        seen,
+        smallest,
+        restart: newest.restart.clone(),
         positions,
         covered,
         published,
@@ -336,6 +362,8 @@ pub struct Restore {
     pub offset: Offset,
     /// W before the record at `offset`.
     pub watermark: Watermark,
+    /// What was seen of an internal topic below `offset`.
+    pub seen: SeenPositions,
     /// What to load, by operator.
     pub loads: Vec<Load>,
     /// Operators in the snapshot that the plan no longer has.
@@ -387,6 +415,7 @@ pub fn choose_snapshot(state: &[Snapshot], smallest: Offset, wanted: &[WantedOpe
     StateDecision::Restore(Restore {
         offset: snapshot.offset,
         watermark: snapshot.watermark,
+        seen: snapshot.seen.clone(),
         loads,
         dropped: snapshot.operators.keys().filter(|name| !used.contains(*name)).cloned().collect(),
         state: chain.to_vec(),

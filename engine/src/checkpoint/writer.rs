@@ -15,7 +15,8 @@ use crate::checkpoint::layout::{
     parse_manifest_path, staging_folder,
 };
 use crate::checkpoint::manifest::{
-    MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PIPELINE_FILE_VERSION, PipelineFile, WriterIdentity,
+    MANIFEST_BYTES_MAX, Manifest, ManifestKind, ManifestNumber, PIPELINE_FILE_VERSION, PipelineFile, RestartPoint,
+    WriterIdentity,
 };
 use crate::checkpoint::protocol::{
     ClaimDecision, ManifestFact, Progress, Recovery, Signature, checkpoint_after, claim_after, deletable, files_let_go,
@@ -208,6 +209,19 @@ impl Checkpoints {
         )))
     }
 
+    /// Where a unit would go on, without claiming it: `None` when nothing was ever published of it.
+    pub async fn restart_offset(&self, unit: &StateUnit) -> Result<Option<Offset>> {
+        while let Some(newest) = self.shared.list(unit).await?.last() {
+            if let Some(newest) = self.shared.read(unit, *newest).await? {
+                return Ok(match recover(&newest, &self.shared.settings.sinks) {
+                    Recovery::Fresh => None,
+                    Recovery::Resume(resume) => Some(resume.offset),
+                });
+            }
+        }
+        Ok(None)
+    }
+
     /// What follows a claim that holds.
     async fn take_over(&self, claim: Manifest, listed: BTreeSet<ManifestNumber>) -> Result<(UnitWriter, Recovery)> {
         let recovery = recover(&claim, &self.shared.settings.sinks);
@@ -365,11 +379,23 @@ impl UnitWriter {
         self.last.number
     }
 
+    /// Number of partitions that the unit's topic had when the pipeline first started on it, where that is known.
+    #[must_use]
+    pub fn num_first_partitions(&self) -> Option<u32> {
+        self.last.num_first_partitions
+    }
+
     /// The offset of the last manifest. After a restart reading may begin below it; nothing is published (and no sink
     /// asked to prepare) before it has been reached.
     #[must_use]
     pub fn published(&self) -> Option<Offset> {
         self.last.offset
+    }
+
+    /// The place that the last manifest names for a restart.
+    #[must_use]
+    pub fn restart(&self) -> Option<&RestartPoint> {
+        self.last.restart.as_ref()
     }
 
     /// W of the last manifest.

@@ -10,10 +10,10 @@ use super::replay::{parse_input, progress_bar, show_progress};
 use super::{Environment, PipelineFile, load, print};
 use crate::error::Result;
 use crate::pipeline::parse_duration;
+use crate::pipeline::settings::Partitioner;
 use crate::pipeline::settings::StartPosition;
 use crate::replay::{BootstrapSettings, CutOver, Input, bootstrap};
 use crate::runtime::clock;
-use crate::source::kafka::Partitioner;
 use crate::types::Offset;
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,8 @@ pub(crate) struct BootstrapArguments {
     /// `positions: true`).
     #[arg(long, value_name = "PLACE", value_parser = parse_place)]
     at: Option<StartPosition>,
-    /// How the topic's producers choose the partition of a key. Needed where the input does not say where its rows come from.
+    /// How the topic's producers choose the partition of a key: as the source's `partitioner` says, when this is not given. Needed
+    /// where the input does not say where its rows come from.
     #[arg(long, value_enum)]
     partitioner: Option<Partitioner>,
     /// Longest wait for the topic's partitions, such as 30s.

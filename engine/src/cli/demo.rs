@@ -15,12 +15,12 @@ use producer::Produced;
 use super::generate::plain_connection;
 use super::{Environment, load, print};
 use crate::error::{Error, Result};
+use crate::pipeline::settings::Partitioner;
 use crate::pipeline::settings::{Pipeline, StartPosition};
 use crate::replay::{BootstrapSettings, CutOver, Input, bootstrap};
 use crate::runtime::{self, RunHandle, RunSummary, clock};
 use crate::sink::kafka::KafkaAdmin;
 use crate::source::generator::{DAY_MS, GeneratorSettings, Imperfections};
-use crate::source::kafka::Partitioner;
 use crate::source::kafka::embedded::EmbeddedKafka;
 
 /// Where the simulated history begins: 2026-01-01 UTC, milliseconds.

@@ -9,14 +9,15 @@ use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 
-use super::RowChecks;
+use super::internal::{InternalRows, Stamp};
 use super::json::{Fault, JsonRows};
 use super::metadata::{broker_micros, metadata_column};
 use super::reason::{Reason, Rejected};
 use super::schema::{table_schema, with_hidden};
+use super::{NoChecks, RowChecks};
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{Column, MetadataKind, Source};
-use crate::types::{Assignment, EventTime, RecordBlock, Units, Watermark};
+use crate::pipeline::settings::{Column, InternalTopic, MetadataKind, Source};
+use crate::types::{Assignment, EventTime, RecordBlock, SeenPositions, Units, Watermark};
 
 /// What a block of records came to.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Decoded {
     pub num_late: usize,
     /// Records of assignments that are not held any more: neither accepted nor rejected.
     pub num_stale: usize,
+    /// Records of an internal topic that were in it before: neither accepted nor rejected.
+    pub num_repeated: usize,
 }
 
 /// Decodes the records of one source; one per worker.
@@ -46,6 +49,8 @@ pub struct Decoder {
     pub(super) table_schema: SchemaRef,
     schema: SchemaRef,
     rows: JsonRows,
+    /// Of an internal topic: its form, and what was seen there.
+    internal: Option<InternalRows>,
     watermarks: BTreeMap<Assignment, Watermark>,
 }
 
@@ -59,6 +64,7 @@ pub(super) struct Candidates {
     /// Those rejected already.
     pub(super) rejected: Vec<Rejected>,
     pub(super) num_stale: usize,
+    pub(super) num_repeated: usize,
 }
 
 /// Positions of the records that rows come from.
@@ -88,8 +94,35 @@ impl Decoder {
             schema: with_hidden(&table_schema),
             table_schema,
             rows: JsonRows::new(&source.columns, event_time),
+            internal: None,
             watermarks: BTreeMap::new(),
         })
+    }
+
+    /// A decoder for a source that reads an internal topic: neither checks nor the guard against the future, which its rows
+    /// have passed.
+    pub(crate) fn of_internal(source: &Source, internal: &InternalTopic, stamp: Stamp) -> Result<Decoder> {
+        let bare = Source { event_time: None, checks: Vec::new(), ..source.clone() };
+        let event_time = internal.columns.index_of(&internal.event_time);
+        let event_time = event_time.map_err(|_| Error::internal("an internal topic without its event time"))?;
+        Ok(Decoder {
+            event_time: Some(event_time),
+            internal: Some(InternalRows::new(internal, event_time, stamp)?),
+            ..Decoder::new(&bare, Box::new(NoChecks))?
+        })
+    }
+
+    /// Sets what was seen of an internal topic below a unit's position, from its manifest.
+    pub fn set_seen(&mut self, assignment: Assignment, seen: SeenPositions) {
+        if let Some(internal) = &mut self.internal {
+            internal.set_seen(assignment, seen);
+        }
+    }
+
+    /// What was seen of an internal topic below a unit's position; `None` of another source.
+    #[must_use]
+    pub fn seen(&self, assignment: Assignment) -> Option<SeenPositions> {
+        self.internal.as_ref().map(|internal| internal.seen(assignment))
     }
 
     /// Declared columns, metadata columns, hidden columns.
@@ -112,9 +145,12 @@ impl Decoder {
     /// Forgets a unit that was taken.
     pub fn forget(&mut self, assignment: Assignment) {
         self.watermarks.remove(&assignment);
+        if let Some(internal) = &mut self.internal {
+            internal.forget(assignment);
+        }
     }
 
-    /// Decodes JSON payloads. A bad record is a value of the answer, never an error.
+    /// Decodes payloads: JSON, or rows of an internal topic. A bad record is a value of the answer, never an error.
     pub fn decode(&mut self, block: &RecordBlock, units: &Units) -> Result<Decoded> {
         if i32::try_from(block.num_bytes()).is_err() {
             return Err(Error::invalid(format!(
@@ -124,7 +160,10 @@ impl Decoder {
                 i32::MAX
             )));
         }
-        let candidates = self.read(block, units)?;
+        let candidates = match &mut self.internal {
+            None => self.read(block, units)?,
+            Some(internal) => internal.read(block, units, &self.table_schema)?,
+        };
         let positions = Positions { units: &block.units, offsets: &block.offsets, timestamps_ms: &block.timestamps_ms };
         self.finish(candidates, positions)
     }
@@ -134,7 +173,7 @@ impl Decoder {
         let mut records = Vec::with_capacity(block.len());
         let mut rejected = Vec::new();
         let mut num_stale = 0;
-        let mut held = HeldUnits { units, last: None };
+        let mut held = HeldUnits::new(units);
         for record in 0..block.len() {
             if !held.contains(block.units[record]) {
                 num_stale += 1;
@@ -150,7 +189,7 @@ impl Decoder {
             columns.push(metadata_column(*kind, block, &records, units)?);
         }
         let batch = new_batch(&self.table_schema, columns, records.len())?;
-        Ok(Candidates { batch, records, rejected, num_stale })
+        Ok(Candidates { batch, records, rejected, num_stale, num_repeated: 0 })
     }
 
     /// Adds a row, or nothing.
@@ -192,7 +231,7 @@ impl Decoder {
 
     /// Gives rows their positions and W.
     pub(super) fn place(&mut self, accepted: Candidates, positions: Positions<'_>) -> Result<Decoded> {
-        let Candidates { batch, records, rejected, num_stale } = accepted;
+        let Candidates { batch, records, rejected, num_stale, num_repeated } = accepted;
         let event_times = self.event_times(&batch, &records, positions)?;
         let (w, num_late) = self.advance(&records, positions, &event_times);
         let unit = records.iter().map(|record| positions.units[*record]);
@@ -208,7 +247,7 @@ impl Decoder {
             Arc::new(Int64Array::from_iter_values(broker_time)),
         ]);
         let batch = new_batch(&self.schema, columns, records.len())?;
-        Ok(Decoded { batch, rejected, num_late, num_stale })
+        Ok(Decoded { batch, rejected, num_late, num_stale, num_repeated })
     }
 
     /// Takes out the rows for which a check is not true.
@@ -291,14 +330,18 @@ impl Decoder {
 }
 
 /// Whether units are held, asked once per run of records of the same unit.
-struct HeldUnits<'a> {
+pub(super) struct HeldUnits<'a> {
     units: &'a Units,
     last: Option<(u32, bool)>,
 }
 
-impl HeldUnits<'_> {
+impl<'a> HeldUnits<'a> {
+    pub(super) fn new(units: &'a Units) -> HeldUnits<'a> {
+        HeldUnits { units, last: None }
+    }
+
     #[inline]
-    fn contains(&mut self, unit: u32) -> bool {
+    pub(super) fn contains(&mut self, unit: u32) -> bool {
         match self.last {
             Some((last, is_held)) if last == unit => is_held,
             _ => {

@@ -243,6 +243,7 @@ fn concerns_a_column(reason: Reason) -> bool {
         | Reason::NotAnObject
         | Reason::SeveralValues
         | Reason::FailedCheck
-        | Reason::SqlError => false,
+        | Reason::SqlError
+        | Reason::ForeignRecord => false,
     }
 }

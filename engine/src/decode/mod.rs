@@ -17,6 +17,7 @@
 mod column;
 mod dead_letter;
 mod decoder;
+pub(crate) mod internal;
 mod json;
 mod metadata;
 mod number;

@@ -53,11 +53,13 @@ pub enum Reason {
     FailedCheck,
     /// The SQL of a view or a sink failed on the row.
     SqlError,
+    /// The record of an internal topic is none that this pipeline wrote there.
+    ForeignRecord,
 }
 
 impl Reason {
     /// All reasons, in the order of the list.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 24] = [
         Reason::Tombstone,
         Reason::EmptyPayload,
         Reason::TooLarge,
@@ -81,6 +83,7 @@ impl Reason {
         Reason::FutureEventTime,
         Reason::FailedCheck,
         Reason::SqlError,
+        Reason::ForeignRecord,
     ];
 
     /// The name that users see; it never changes.
@@ -110,6 +113,7 @@ impl Reason {
             Reason::FutureEventTime => "future_event_time",
             Reason::FailedCheck => "failed_check",
             Reason::SqlError => "sql_error",
+            Reason::ForeignRecord => "foreign_record",
         }
     }
 }

@@ -75,7 +75,8 @@ impl Decoder {
         let unit = records.units.first().and_then(|unit| units.get(Assignment(*unit)));
         let Some(unit) = unit else {
             let batch = RecordBatch::new_empty(self.table_schema.clone());
-            return Ok(Candidates { batch, records: Vec::new(), rejected: Vec::new(), num_stale: records.len() });
+            let (found, rejected) = (Vec::new(), Vec::new());
+            return Ok(Candidates { batch, records: found, rejected, num_stale: records.len(), num_repeated: 0 });
         };
         let (mut columns, faults) = self.declared_columns(rows, unit)?;
         let mut archived = self.archived_metadata(rows, from);
@@ -98,7 +99,7 @@ impl Decoder {
         });
         let rejected = rejected.collect();
         let batch = new_batch(&self.table_schema, columns, accepted.len())?;
-        Ok(Candidates { batch, records: accepted, rejected, num_stale: 0 })
+        Ok(Candidates { batch, records: accepted, rejected, num_stale: 0, num_repeated: 0 })
     }
 
     /// Of each metadata column what an archive has of it: keys and headers stand nowhere else.

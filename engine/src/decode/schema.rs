@@ -26,6 +26,9 @@ pub fn arrow_type(column_type: ColumnType) -> DataType {
 /// The columns that SQL sees: the declared ones, then those of metadata.
 #[must_use]
 pub fn table_schema(source: &Source) -> SchemaRef {
+    if let Some(internal) = &source.internal {
+        return internal.columns.clone();
+    }
     let declared = source.columns.iter();
     let declared = declared.map(|column| Field::new(&column.name, arrow_type(column.column_type), column.is_nullable));
     let metadata = source.metadata.iter().map(|column| {

@@ -26,6 +26,10 @@ pub mod name {
     pub const RECORDS_REJECTED: &str = "tidemill_records_rejected_total";
     /// Rows below W of their partition.
     pub const ROWS_LATE: &str = "tidemill_rows_late_total";
+    /// Records of an internal topic that were in it before.
+    pub const RECORDS_REPEATED: &str = "tidemill_records_repeated_total";
+    /// Records whose message key belongs to another partition.
+    pub const RECORDS_MISPLACED: &str = "tidemill_records_misplaced_total";
     /// Records skipped because they were gone from the log.
     pub const RECORDS_LOST: &str = "tidemill_records_lost_total";
     /// Records read again after a restart.
@@ -79,6 +83,16 @@ pub fn describe() {
     describe_counter!(name::RECORDS_DECODED, Unit::Count, "records that became rows");
     describe_counter!(name::RECORDS_REJECTED, Unit::Count, "records rejected, by reason");
     describe_counter!(name::ROWS_LATE, Unit::Count, "rows whose event time lies below the greatest of their partition");
+    describe_counter!(
+        name::RECORDS_REPEATED,
+        Unit::Count,
+        "records of an internal topic that were written again after a crash, and left out"
+    );
+    describe_counter!(
+        name::RECORDS_MISPLACED,
+        Unit::Count,
+        "records in another partition than the one that their message key belongs to by the source's partitioner"
+    );
     describe_counter!(name::RECORDS_LOST, Unit::Count, "offsets skipped because they were gone from the log");
     describe_counter!(name::RECORDS_REPLAYED, Unit::Count, "records read again after a restart");
     describe_counter!(name::ROWS_OUT, Unit::Count, "rows given to a sink");
@@ -123,6 +137,10 @@ pub struct SourceMetrics {
     pub decoded: Counter,
     /// See [`name::ROWS_LATE`].
     pub late: Counter,
+    /// See [`name::RECORDS_REPEATED`].
+    pub repeated: Counter,
+    /// See [`name::RECORDS_MISPLACED`].
+    pub misplaced: Counter,
     /// See [`name::RECORDS_LOST`].
     pub lost: Counter,
     /// See [`name::RECORDS_REPLAYED`].
@@ -146,6 +164,8 @@ impl SourceMetrics {
             bytes: of(name::BYTES_READ),
             decoded: of(name::RECORDS_DECODED),
             late: of(name::ROWS_LATE),
+            repeated: of(name::RECORDS_REPEATED),
+            misplaced: of(name::RECORDS_MISPLACED),
             lost: of(name::RECORDS_LOST),
             replayed: of(name::RECORDS_REPLAYED),
         }
@@ -155,7 +175,9 @@ impl SourceMetrics {
     pub fn count(&self, counts: &SourceCounts) {
         self.read.increment(counts.read);
         self.decoded.increment(counts.decoded);
+        self.repeated.increment(counts.repeated);
         self.late.increment(counts.late);
+        self.misplaced.increment(counts.misplaced);
         self.replayed.increment(counts.replayed);
     }
 

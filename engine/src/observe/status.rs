@@ -69,8 +69,8 @@ pub struct WorkerStatus {
     pub state: BTreeMap<String, StateStatus>,
 }
 
-/// Where the records of a source went. `read = decoded + rejected + stale`, `late` are among the decoded (I6). `replayed` are in
-/// none of these: they were counted before a restart.
+/// Where the records of a source went. `read = decoded + rejected + stale + repeated`, `late` are among the decoded (I6).
+/// `replayed` are in none of these: they were counted before a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCounts {
     /// Records read.
@@ -81,8 +81,14 @@ pub struct SourceCounts {
     pub rejected: u64,
     /// Records of a partition that was taken meanwhile; they are read again by its new owner.
     pub stale: u64,
+    /// Records of an internal topic that were in it before: the stage that writes it had crashed.
+    #[serde(default)]
+    pub repeated: u64,
     /// Rows below W of their partition.
     pub late: u64,
+    /// Records whose message key belongs to another partition, where the source's `partitioner` is known.
+    #[serde(default)]
+    pub misplaced: u64,
     /// Records read again after a restart, for state or for a sink that lagged; their rows are suppressed where they are out.
     #[serde(default)]
     pub replayed: u64,
@@ -95,7 +101,9 @@ impl SourceCounts {
         self.decoded += more.decoded;
         self.rejected += more.rejected;
         self.stale += more.stale;
+        self.repeated += more.repeated;
         self.late += more.late;
+        self.misplaced += more.misplaced;
         self.replayed += more.replayed;
     }
 }

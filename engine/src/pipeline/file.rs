@@ -1,6 +1,8 @@
 //! The pipeline file as written: one type per mapping of the file, with a description and a default for every key. The JSON
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
+mod repartition;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
 use super::forms::{Named, OptionText, Secret, Text};
 use super::text::{ByteSize, ColumnSpec, Listen, TimestampMillis};
 
@@ -28,7 +31,7 @@ pub(super) struct PipelineFile {
     /// Named SELECTs, in order: each may use the sources and the views before it. A value that ends in `.sql` is a file;
     /// anything else is the SQL itself.
     #[serde(default)]
-    pub(super) views: Named<String>,
+    pub(super) views: Named<ViewFile>,
     /// Where rows go, by name.
     #[schemars(extend("minProperties" = 1))]
     pub(super) sinks: Named<SinkFile>,
@@ -133,6 +136,16 @@ pub(super) struct KafkaSourceFile {
     /// Time between looks for new topics and partitions.
     #[serde(default = "ten_seconds")]
     pub(super) metadata_refresh: Text<Duration>,
+    /// How the topic's producers choose a key's partition. With it records in other partitions are counted and reported: their
+    /// keys' histories are in pieces. Needs `partitioned_by`.
+    #[serde(default)]
+    pub(super) partitioner: PartitionerFile,
+    /// With windows: the topic takes producers' timestamps further ahead of the broker's clock than `max_future_skew`, and they
+    /// are right all the same.
+    #[serde(default)]
+    pub(super) trust_timestamps: bool,
+    /// Sends the rows through a topic that is keyed by other columns; views and sinks read them from there.
+    pub(super) repartition: Option<RepartitionFile>,
     #[serde(flatten)]
     pub(super) security: SecurityFile,
     /// Further options of librdkafka, by librdkafka's names. Those that the engine must own are refused.

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::problem::Problems;
-use super::settings::{Checkpoint, Delivery, Pipeline, SinkConnector, Source, SourceConnector, StartPosition, Until};
+use super::settings::{
+    Checkpoint, Delivery, Pipeline, Repartition, SinkConnector, Source, SourceConnector, StartPosition, Until, View,
+};
 use super::text::{ByteSize, TextForm};
 
 /// Validates a pipeline file and says what it means.
@@ -25,7 +27,8 @@ fn report(pipeline: &Pipeline) -> String {
             .iter()
             .map(|model| ("model", model.name.as_str(), format!("{}, threshold {}", model.uri, model.threshold))),
     );
-    rows.extend(pipeline.views.iter().map(|view| ("view", view.name.as_str(), view.query.place.to_string())));
+    let view_text = |view: &View| view.query.place.to_string() + &repartition_text(view.repartition.as_ref());
+    rows.extend(pipeline.views.iter().map(|view| ("view", view.name.as_str(), view_text(view))));
     rows.extend(pipeline.sinks.iter().map(|sink| ("sink", sink.name.as_str(), output_text(&sink.connector))));
     let dead_letter = pipeline.dead_letter.as_ref().map(|one| output_text(&one.connector));
     rows.push((
@@ -73,7 +76,17 @@ fn source_text(source: &Source) -> String {
     let event_time =
         source.event_time.as_ref().map_or_else(|| "no event time".to_string(), |name| format!("event time {name}"));
     let (columns, checks) = (source.columns.len() + source.metadata.len(), source.checks.len());
-    format!("{from}; {}, {}, {event_time}", count(columns, "column"), count(checks, "check"))
+    let through = repartition_text(source.repartition.as_ref());
+    format!("{from}; {}, {}, {event_time}{through}", count(columns, "column"), count(checks, "check"))
+}
+
+fn repartition_text(repartition: Option<&Repartition>) -> String {
+    let Some(Repartition { by, topic, num_partitions, retention, .. }) = repartition else { return String::new() };
+    let partitions = num_partitions.map_or_else(String::new, |number| {
+        format!(" of {}", count(usize::try_from(number).unwrap_or(usize::MAX), "partition"))
+    });
+    let kept = retention.print();
+    format!("; by {} through topic {topic}{partitions}, kept {kept} when it is made", by.join(", "))
 }
 
 fn output_text(connector: &SinkConnector) -> String {
@@ -89,6 +102,9 @@ fn output_text(connector: &SinkConnector) -> String {
             format!("parquet {}{positions}; a file ends at {} rows, {size} or {age}", parquet.path, parquet.max_rows)
         }
         SinkConnector::Console => "console".to_string(),
+        SinkConnector::Internal(internal) => {
+            format!("kafka {} at {}", internal.topic, internal.connection.bootstrap_servers)
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
+
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.
@@ -65,6 +67,54 @@ pub struct Source {
     pub max_rejection_rate: Option<f64>,
     /// Number of records over which the rate is measured.
     pub rejection_window: usize,
+    /// The rows go through a topic that is keyed by other columns, and are this source's from there on.
+    pub repartition: Option<Repartition>,
+    /// It reads an internal topic: it stands in the place of a repartitioned source or view. No file says so; a run does.
+    pub internal: Option<InternalTopic>,
+}
+
+/// Rows go through a topic of the engine's own, keyed by columns that the topic before is not keyed by.
+#[derive(Debug, Clone)]
+pub struct Repartition {
+    /// The columns; at least one.
+    pub by: Vec<String>,
+    /// The topic. It is made when it is not there.
+    pub topic: String,
+    /// Its cluster.
+    pub connection: KafkaConnection,
+    /// Partitions of a topic that is made; `None`: as many as the topic before has.
+    pub num_partitions: Option<u32>,
+    /// How long a topic that is made keeps its records.
+    pub retention: Duration,
+    /// Where `by` stands.
+    pub place: Place,
+}
+
+/// A topic between two stages of a pipeline.
+#[derive(Debug, Clone)]
+pub struct InternalTopic {
+    /// The topic.
+    pub topic: String,
+    /// Its cluster.
+    pub connection: KafkaConnection,
+    /// The columns of its rows, as they are.
+    pub columns: SchemaRef,
+    /// The columns of its message key.
+    pub by: Vec<String>,
+    /// The column that holds the event time.
+    pub event_time: String,
+    /// Whether a model's value is computed before the rows go in: then no window may stand behind it.
+    pub has_scores: bool,
+    /// Sources whose rows go in, by their names in the run.
+    pub upstream: Vec<String>,
+    /// Topics of which it takes the number of partitions.
+    pub outer_topics: Vec<(KafkaConnection, String)>,
+    /// See [`Repartition::num_partitions`].
+    pub num_partitions: Option<u32>,
+    /// See [`Repartition::retention`].
+    pub retention: Duration,
+    /// Bytes of a record that must get through.
+    pub max_record_bytes: usize,
 }
 
 /// Where records come from.
@@ -131,6 +181,19 @@ pub struct KafkaSource {
     pub on_data_loss: DataLossPolicy,
     /// Time between looks for new topics and partitions.
     pub metadata_refresh: Duration,
+    /// How producers choose a key's partition; `None`: that is not known, and not looked at.
+    pub partitioner: Option<Partitioner>,
+    /// Whether producers' timestamps are trusted where the topic does not bound them.
+    pub trusts_timestamps: bool,
+}
+
+/// How producers choose the partition of a message key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Partitioner {
+    /// Murmur2, as Kafka's Java client, those that follow it (kafka-python, franz-go, sarama by choice), and this engine.
+    Murmur2,
+    /// CRC32, the default of librdkafka and of what is built on it (confluent-kafka for Python, Go and .NET).
+    Crc32,
 }
 
 /// Where to start reading.
@@ -299,6 +362,8 @@ pub struct View {
     pub name: String,
     /// The SELECT. A view from a file starts at line 1 of that file.
     pub query: SqlText,
+    /// The rows go through a topic that is keyed by columns of theirs; later views and sinks read them from there.
+    pub repartition: Option<Repartition>,
 }
 
 /// A model.
@@ -332,6 +397,8 @@ pub enum SinkConnector {
     Parquet(ParquetSink),
     /// Standard output, JSON lines.
     Console,
+    /// The topic between two stages. No file says so; a run does.
+    Internal(InternalTopic),
 }
 
 /// A Kafka sink.

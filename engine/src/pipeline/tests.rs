@@ -213,7 +213,10 @@ impl Reference {
             _ => None,
         });
         let variants: Vec<Value> = self.variants(schema).into_iter().cloned().collect();
-        let variant = variants.iter().find(|variant| schema::tag(variant).map(|(_, tag)| tag.to_string()) == word);
+        let is_mapping =
+            |variant: &&Value| variant["properties"].is_object() || variant["additionalProperties"].is_object();
+        let is_chosen = |variant: &&Value| schema::tag(variant).map(|(_, tag)| tag.to_string()) == word;
+        let variant = variants.iter().filter(is_mapping).find(is_chosen);
         let Some(variant) = variant else { return };
         for entry in entries {
             let Some(property) = variant["properties"].get(&entry.key) else {
@@ -270,6 +273,10 @@ fn the_reference_file_shows_every_key_at_its_default() {
         ".dead_letter.parquet.max_bytes",
         ".dead_letter.parquet.max_rows",
         ".dead_letter.parquet.path",
+        ".sources.kafka.repartition.by",
+        ".sources.kafka.repartition.partitions",
+        ".sources.kafka.repartition.retention",
+        ".sources.kafka.repartition.topic",
         ".sources.kafka.start.offsets",
         ".sources.kafka.start.timestamp",
         ".sources.kafka.topics",

@@ -53,7 +53,7 @@ impl<'a> Walker<'a> {
         let default = schema.get("default");
         let schema = resolve(self.root, schema);
         let is_nullable = allows_null(schema);
-        let schema = without_null(self.root, schema);
+        let schema = alternative(self.root, schema, node);
         match &node.content {
             Content::Unusable => return None,
             Content::Scalar(scalar) if scalar.is_null() && !is_options_text(schema) => {
@@ -369,11 +369,13 @@ fn allows_null(schema: &Value) -> bool {
         || alternatives.is_some_and(|some| some.iter().any(|one| types(one).contains(&"null")))
 }
 
-/// The schema of the value when it is not null.
-fn without_null<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
-    let alternatives = schema.get("anyOf").and_then(Value::as_array);
-    let other = alternatives.and_then(|some| some.iter().find(|one| !types(one).contains(&"null")));
-    other.map_or(schema, |other| resolve(root, other))
+/// The schema of the value when it is not null: of text or a mapping, the one that stands here.
+fn alternative<'a>(root: &'a Value, schema: &'a Value, node: &Node) -> &'a Value {
+    let alternatives = schema.get("anyOf").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let others = || alternatives.iter().filter(|one| !types(one).contains(&"null")).map(|other| resolve(root, other));
+    let is_mapping = matches!(node.content, Content::Mapping(_));
+    let fitting = others().find(|other| is_mapping && type_of(other) == "object");
+    fitting.or_else(|| others().next()).unwrap_or(schema)
 }
 
 /// What a schema asks for, in words.

@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DataFusionError, Result as DFResult};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, Window};
 use sha2::{Digest, Sha256};
 
 use super::checks::SourceChecks;
-use super::compile::{Query, apart, columns, lineage, readers};
+use super::compile::{Query, apart, can_fail, columns, lineage, readers};
 use super::explain::explain;
 use super::graph::Stage;
 use super::hidden::{Origin, has_flag, multiplies, tables_read, thread_hidden, with_flags};
@@ -81,13 +82,24 @@ impl<'a> Builder<'a> {
             self.stages.push(Stage::Window(Box::new(stage)));
         }
         let target = sink.map_or(Target::Slot(self.num_slots), Target::Sink);
-        let segment = Segment::new(part, inlined, &plan, target, multiplies(&plan), self.state)?;
+        let mut segment = Segment::new(part, inlined, &plan, target, multiplies(&plan), self.state)?;
+        segment.is_archive = sink.is_some() && self.is_archive(query, &plan);
         let schema = segment.schema();
         self.push(segment);
         if sink.is_none() {
             self.num_slots += 1;
         }
         Ok(schema)
+    }
+
+    /// Whether a sink's query has a row for every row that one source accepted, and cannot fail on any.
+    fn is_archive(&self, query: &Query<'_>, plan: &LogicalPlan) -> bool {
+        let is_source = |table: &String| self.pipeline.sources.iter().any(|source| source.name == *table);
+        let is_plain = |node: &LogicalPlan| {
+            matches!(node, LogicalPlan::TableScan(_) | LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_))
+        };
+        let has_others = plan.exists(|node| Ok(!is_plain(node))).unwrap_or(true);
+        query.tables.iter().all(is_source) && !has_others && !can_fail(query, self.state, self.functions)
     }
 
     fn push(&mut self, mut segment: Segment) {

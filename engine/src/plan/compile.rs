@@ -17,7 +17,7 @@ use super::analyse::Analysis;
 use super::builder::build;
 use super::checks::{Check, SourceChecks};
 use super::hidden::{HISTORY_INCOMPLETE, LATE_BY, foreign_node, has_windows, multiplies, tables_read};
-use super::lineage::Lineage;
+use super::lineage::{Lineage, View};
 use super::once::evaluate_once;
 use super::problem::{PlanProblem, Refusal, choices, in_order_of_text};
 use super::session::session;
@@ -43,7 +43,7 @@ pub(super) struct Query<'a> {
 
 impl Query<'_> {
     /// What other queries see: its columns, and those that windows add.
-    fn visible_schema(&self) -> SchemaRef {
+    pub(super) fn visible_schema(&self) -> SchemaRef {
         let mut fields: Vec<Arc<Field>> = self.plan.schema().fields().iter().cloned().collect();
         let mut add = |name: &str, data_type| {
             if self.has_windows && !fields.iter().any(|field| field.name() == name) {
@@ -90,7 +90,7 @@ pub(super) fn compile(pipeline: &Pipeline, functions: &Functions) -> Result<Plan
 }
 
 /// A problem of no particular place.
-fn whole(pipeline: &Pipeline, error: &Error) -> Vec<PlanProblem> {
+pub(super) fn whole(pipeline: &Pipeline, error: &Error) -> Vec<PlanProblem> {
     let file = pipeline.views.first().map_or_else(|| pipeline.folder.clone(), |view| view.query.place.file.clone());
     vec![PlanProblem {
         place: Place { file, line: 1, column: 1 },
@@ -101,7 +101,7 @@ fn whole(pipeline: &Pipeline, error: &Error) -> Vec<PlanProblem> {
     }]
 }
 
-fn sources(
+pub(super) fn sources(
     pipeline: &Pipeline,
     analysis: &mut Analysis<'_>,
     problems: &mut Vec<PlanProblem>,
@@ -159,7 +159,7 @@ fn check(source: &Source, text: &SqlText, analysis: &Analysis<'_>) -> Result<Che
     }
 }
 
-fn views<'a>(
+pub(super) fn views<'a>(
     pipeline: &'a Pipeline,
     analysis: &mut Analysis<'_>,
     problems: &mut Vec<PlanProblem>,
@@ -225,11 +225,12 @@ fn query<'a>(
 }
 
 pub(super) fn lineage<'a>(pipeline: &'a Pipeline, views: &'a [Query<'_>], functions: &'a Functions) -> Lineage<'a> {
-    Lineage {
-        sources: &pipeline.sources,
-        views: views.iter().map(|view| (view.name, &view.plan)).collect(),
-        of_models: &functions.once,
-    }
+    let table = |view: &'a Query<'_>| {
+        let repartition = pipeline.views.iter().find(|one| one.name == view.name)?.repartition.as_ref()?;
+        Some(repartition.by.as_slice())
+    };
+    let table = |view: &'a Query<'_>| View { name: view.name, plan: &view.plan, partitioned_by: table(view) };
+    Lineage { sources: &pipeline.sources, views: views.iter().map(table).collect(), of_models: &functions.once }
 }
 
 /// Everything about a query's windows that cannot be done, each at its call.
@@ -292,7 +293,7 @@ pub(super) fn readers<'a>(views: &'a [Query<'a>], sinks: &'a [Query<'a>]) -> Has
 }
 
 /// Whether some row can make a query's own text fail, computed over its tables as they are. Says yes when in doubt.
-fn can_fail(query: &Query<'_>, state: &SessionState, functions: &Functions) -> bool {
+pub(super) fn can_fail(query: &Query<'_>, state: &SessionState, functions: &Functions) -> bool {
     let fails = |expr: &Expr, schema: &DFSchema| {
         let physical = state.create_physical_expr(expr.clone(), schema);
         physical.map_or(true, |expr| !is_infallible(&expr, schema.as_arrow(), &functions.infallible))

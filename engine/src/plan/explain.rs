@@ -97,10 +97,14 @@ fn line(text: &mut String, depth: usize, line: &str) {
     debug_assert!(written.is_ok(), "a String takes all text");
 }
 
-fn connector(source: &Source) -> &'static str {
-    match source.connector {
+fn connector(source: &Source) -> String {
+    if let Some(internal) = &source.internal {
+        return format!("internal topic {} of {}", internal.topic, internal.upstream.join(", "));
+    }
+    let name = match source.connector {
         SourceConnector::Kafka(_) => "kafka",
         SourceConnector::Files(_) => "files",
         SourceConnector::Generator(_) => "generator",
-    }
+    };
+    name.to_owned()
 }

@@ -1,9 +1,10 @@
 //! The graph of one worker: all stages of a pipeline in order. A row that fails alone is taken out of the epoch, whatever it
 //! came with; everything else goes through. The graph holds no rows between epochs, only the state of its windows.
 //!
-//! Stages that no window feeds run first. A row that fails in them leaves no trace but its rejection. Then the windows take
-//! the rows in, once, and the stages behind them run; a row that fails there stays in the state and in what does not depend
-//! on state, and is rejected from the rest.
+//! Archives, sinks of what a source accepted, get every row: a replay of them has to see what the run saw. Stages that no window
+//! feeds run next. A row that fails in them leaves no other trace but its rejection. Then the windows take the rows in, once, and
+//! the stages behind them run; a row that fails there stays in the state and in what does not depend on state, and is rejected
+//! from the rest.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -36,7 +37,8 @@ pub(super) enum Stage {
 pub struct EpochOutput {
     /// Per sink: rows with the hidden columns, those of one state unit in order. No batch is empty.
     pub sinks: Vec<Vec<RecordBatch>>,
-    /// Rows that failed; nothing of them is in `sinks`, but in those that depend on no window when they failed after one.
+    /// Rows that failed; nothing of them is in `sinks`, but in archives, and in those that depend on no window when they failed
+    /// after one.
     /// In the order of the input.
     pub rejected: Vec<FailedRow>,
 }
@@ -122,6 +124,7 @@ impl Graph {
             return Ok(output);
         }
         let mut passed = Passed { output, slots: vec![Vec::new(); self.handed_on.len()] };
+        self.archive(&inputs, &mut passed.output)?;
         let mut result = match self.execute(&inputs, &mut passed) {
             Ok(()) => Ok(()),
             Err(Stop::Engine(error)) => Err(error),
@@ -151,16 +154,36 @@ impl Graph {
         Ok(())
     }
 
-    /// Runs the stateless stages over `inputs`, all rows or none.
-    fn execute(&self, inputs: &[(usize, RecordBatch)], passed: &mut Passed) -> Result<(), Stop> {
+    fn fill_sources(&self, inputs: &[(usize, RecordBatch)]) {
         for source in 0..self.sources.len() {
             let batches = inputs.iter().filter(|(of, batch)| *of == source && batch.num_rows() > 0);
             self.slots.fill(source, batches.map(|(_, batch)| batch.clone()).collect());
         }
+    }
+
+    /// Gives archives their rows.
+    fn archive(&self, inputs: &[(usize, RecordBatch)], output: &mut EpochOutput) -> Result<()> {
+        self.fill_sources(inputs);
+        for stage in self.stages.iter() {
+            if let Stage::Segment(segment) = stage
+                && let (Target::Sink(sink), true) = (segment.target, segment.is_archive)
+            {
+                output.sinks[sink] = self.run_segment(segment).map_err(|stop| match stop {
+                    Stop::Engine(error) => error,
+                    Stop::Row(failure) => Error::internal(format!("an archive cannot fail on a row: {failure}")),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the stateless stages over `inputs`, all rows or none.
+    fn execute(&self, inputs: &[(usize, RecordBatch)], passed: &mut Passed) -> Result<(), Stop> {
+        self.fill_sources(inputs);
         let mut sinks: Vec<(usize, Vec<RecordBatch>)> = Vec::new();
         for stage in self.stages.iter() {
             let Stage::Segment(segment) = stage else { continue };
-            if segment.is_after_state {
+            if segment.is_after_state || segment.is_archive {
                 continue;
             }
             let batches = self.run_segment(segment)?;

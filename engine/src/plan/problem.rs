@@ -115,7 +115,7 @@ pub(super) fn plainly(text: &str) -> String {
 }
 
 /// `; did you mean`-style help: the nearest of the valid names, and all of them.
-pub(super) fn choices(what: &str, wanted: &str, valid: &[String]) -> String {
+pub(crate) fn choices(what: &str, wanted: &str, valid: &[String]) -> String {
     const SHOWN: usize = 40;
     if valid.is_empty() {
         return format!("there are no {what}");

@@ -53,6 +53,9 @@ pub(super) struct Segment {
     pub(super) reads: Vec<usize>,
     /// Whether a window feeds it.
     pub(super) is_after_state: bool,
+    /// Whether it only passes on what a source accepted, and no row can fail in it: an archive, which gets every row, whatever
+    /// other SQL makes of it.
+    pub(super) is_archive: bool,
 }
 
 impl Segment {
@@ -76,7 +79,16 @@ impl Segment {
         }
         let mut reads = Vec::new();
         slots_read(&physical, &mut reads);
-        Ok(Segment { part, inlined, plan: physical, target, multiplies, reads, is_after_state: false })
+        Ok(Segment {
+            part,
+            inlined,
+            plan: physical,
+            target,
+            multiplies,
+            reads,
+            is_after_state: false,
+            is_archive: false,
+        })
     }
 
     pub(super) fn schema(&self) -> SchemaRef {

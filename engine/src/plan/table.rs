@@ -25,6 +25,9 @@ use crate::types::hidden_fields;
 
 /// Declared columns, then metadata columns: what SQL sees of a source.
 pub(super) fn visible_schema(source: &Source) -> SchemaRef {
+    if let Some(internal) = &source.internal {
+        return Arc::clone(&internal.columns);
+    }
     let declared = source
         .columns
         .iter()

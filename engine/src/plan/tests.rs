@@ -57,6 +57,8 @@ fn source(name: &str) -> Source {
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 1000,
+        repartition: None,
+        internal: None,
     }
 }
 
@@ -77,7 +79,11 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
         models: Vec::new(),
         views: views
             .iter()
-            .map(|(name, sql)| View { name: (*name).to_owned(), query: text(sql, &format!("{name}.sql"), 1, 1) })
+            .map(|(name, sql)| View {
+                name: (*name).to_owned(),
+                query: text(sql, &format!("{name}.sql"), 1, 1),
+                repartition: None,
+            })
             .collect(),
         sinks: sinks
             .iter()

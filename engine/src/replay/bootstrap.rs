@@ -18,12 +18,13 @@ use super::turn::Turns;
 use super::{Input, Progress, check_names, open_files};
 use crate::checkpoint::layout::file_name_part;
 use crate::error::{Error, Result};
+use crate::pipeline::settings::Partitioner;
 use crate::pipeline::settings::{Pipeline, Place, Source, SourceConnector, SqlText, StartPosition};
 use crate::plan::{Call, CallCheck, OperatorInfo, Refusal};
 use crate::runtime::bootstrap::{FirstCheckpoint, publish};
 use crate::runtime::{Alone, clock, plan_untrained, tasks};
 use crate::source::files::StoredRows;
-use crate::source::kafka::Partitioner;
+use crate::source::kafka::partition;
 use crate::source::{AssignmentNumbers, Waker};
 use crate::types::{Assignment, EventTime, HIDDEN_W, Hidden, Offset, StateUnit, Watermark, num_visible};
 
@@ -68,6 +69,7 @@ pub fn bootstrap(
     mut on_progress: impl FnMut(Progress),
 ) -> Result<Vec<Loaded>> {
     check_names(pipeline, &settings.inputs)?;
+    refuse_repartition(pipeline)?;
     let io = tasks::io_runtime()?;
     let plan = plan_untrained(pipeline, &any_call())?;
     let (operators, fingerprint) = (plan.operators(), plan.fingerprint());
@@ -98,7 +100,8 @@ pub fn bootstrap(
         })?;
         let rows = open_files(input, env, &io, &numbers).map_err(context)?;
         let cut_over = cut_over(source, &rows, settings, &alone).map_err(context)?;
-        let mut loading = Loading::new(index, source, cut_over, settings.partitioner, &numbers).map_err(context)?;
+        let partitioner = settings.partitioner.or_else(|| declared_partitioner(source));
+        let mut loading = Loading::new(index, source, cut_over, partitioner, &numbers).map_err(context)?;
         loading.run(&io, rows, &mut turns, &mut on_progress).map_err(context)?;
         for part in loading.parts {
             loaded.push(Loaded { unit: part.unit.clone(), offset: part.offset, rows: part.rows });
@@ -138,6 +141,28 @@ fn outputs(operators: &[OperatorInfo]) -> Vec<Output> {
         Output { name: view, select: SqlText { sql, place: Place { file: "bootstrap".into(), line: 1, column: 1 } } }
     };
     views.into_iter().map(output).collect()
+}
+
+/// What the file says of the producers of a source's topic.
+fn declared_partitioner(source: &Source) -> Option<Partitioner> {
+    match &source.connector {
+        SourceConnector::Kafka(kafka) => kafka.partitioner,
+        SourceConnector::Files(_) | SourceConnector::Generator(_) => None,
+    }
+}
+
+/// The state of windows behind an internal topic is kept by that topic's positions, and before the first run there are none.
+fn refuse_repartition(pipeline: &Pipeline) -> Result<()> {
+    let sources = pipeline.sources.iter().map(|source| ("source", &source.name, &source.repartition));
+    let views = pipeline.views.iter().map(|view| ("view", &view.name, &view.repartition));
+    match sources.chain(views).find(|(_, _, repartition)| repartition.is_some()) {
+        None => Ok(()),
+        Some((kind, name, _)) => Err(Error::invalid(format!(
+            "{kind} {name} goes through a topic of its own (`repartition`), and windows behind one cannot be loaded from history: \
+             the topic has no rows yet, so there is no place in it where a run could go on; expected a pipeline without \
+             `repartition`; write the history to the topic of the source, in order of event time, and `start: earliest`"
+        ))),
+    }
 }
 
 /// Offsets of the cut-over, of all partitions.
@@ -253,7 +278,7 @@ impl Loading {
         let partitioner = self.partitioner.ok_or_else(|| {
             Error::invalid(
                 "the rows do not say which partition they belong to; say how the topic's producers choose it: --partitioner murmur2 \
-                 (Java) or crc32 (librdkafka), or load an archive with positions",
+                 (Java) or crc32 (librdkafka), or `partitioner` at the source, or load an archive with positions",
             )
         })?;
         let mut sorted = sorted(io, &mut rows, self.source, turns, SORT_BYTES, |turns, _, waiting| {
@@ -300,8 +325,8 @@ impl Loading {
         let (mut units, mut offsets, mut before) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..batch.num_rows() {
             // A key that is null is written anywhere; such rows are nobody's history.
-            let partition = partitioner.partition(keys.value(row).as_bytes(), num_partitions);
-            let part = &mut self.parts[usize::try_from(partition).unwrap_or(0)];
+            let number = partition(partitioner, keys.value(row).as_bytes(), num_partitions);
+            let part = &mut self.parts[usize::try_from(number).unwrap_or(0)];
             units.push(part.assignment.0);
             offsets.push(part.rows as i64);
             before.push(part.watermark.get().map(EventTime::as_micros));

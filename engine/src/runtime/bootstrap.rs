@@ -112,6 +112,7 @@ fn driver(pipeline: &Pipeline, graph: Graph, metrics: WorkerMetrics) -> Result<D
             name: source.name.clone(),
             decoder: Decoder::new(source, Box::new(NoChecks))?,
             rejection_rate: None,
+            key_check: None,
             max_record_bytes: source.max_record_bytes,
             metrics: SourceMetrics::new(&source.name),
             counts: SourceCounts::default(),

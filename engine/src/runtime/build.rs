@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::limits::StateLimit;
-use super::worker::{Feed, Trigger, Worker};
+use super::log_checks::LogCheck;
+use super::repartition::staged;
+use super::stages::{self, stamp};
+use super::worker::{Feed, Trigger, Upstream, Worker};
 use super::{clock, functions, positions};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
 use crate::decode::{Decoder, RejectionRate};
@@ -21,7 +24,8 @@ use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
 use crate::observe::status::{ModelStatus, SourceCounts, StatusBoard};
 use crate::pipeline::settings::{
-    DEAD_LETTER_NAME, DataLossPolicy, Pipeline, SinkConnector, Source as SourceSettings, SourceConnector,
+    DEAD_LETTER_NAME, DataLossPolicy, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings,
+    SourceConnector, Until,
 };
 use crate::plan::{self, Plan};
 use crate::sink::Sink;
@@ -30,8 +34,8 @@ use crate::sink::kafka::KafkaSink;
 use crate::sink::parquet::{ParquetParts, ParquetSink};
 use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
-use crate::source::kafka::{KafkaSource, Membership, Opening};
-use crate::source::{AssignmentNumbers, Source, Waker};
+use crate::source::kafka::{KafkaSource, KeyCheck, Membership, Opening};
+use crate::source::{AssignmentNumbers, Gate, Source, Waker};
 use tidemill_udfs::functions::Models;
 
 /// What a sink's rows are.
@@ -44,6 +48,8 @@ enum Rows {
 /// What all workers of a process share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// In stages, where something in it is repartitioned.
+    pipeline: Pipeline,
     pub(crate) plan: Plan,
     stores: Stores,
     checkpoints: Option<Checkpoints>,
@@ -55,19 +61,23 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Loads models, compiles the plan and opens the checkpoint.
+    /// Loads models, compiles the plan, opens the checkpoint, and makes internal topics that are not there.
     pub(crate) fn build(
         pipeline: &Pipeline,
         env: &BTreeMap<String, String>,
         io: &Handle,
         status: &StatusBoard,
     ) -> Result<Shared> {
-        let (plan, models) = compile(pipeline, env, io)?;
+        let models = load_models(pipeline, env, io)?;
+        let functions = functions::loaded(&models);
+        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
+        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
         });
-        let checkpoints = open_checkpoints(pipeline, &stores, env, io)?;
+        let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
+        stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
         let versions = versions(&models);
         status.set_models(
             versions
@@ -81,14 +91,19 @@ impl Shared {
         );
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
-        Ok(Shared { plan, stores, checkpoints, models: versions, numbers, limit, io: io.clone(), env: env.clone() })
+        let (io, env) = (io.clone(), env.clone());
+        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, limit, io, env })
     }
 }
 
-/// Loads a pipeline's models and compiles its plan: what a run and a replay have in common.
-pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+fn load_models(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<Arc<Models>> {
     let lookup = |name: &str| env.get(name).cloned();
-    let models = Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?);
+    Ok(Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?))
+}
+
+/// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
+pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+    let models = load_models(pipeline, env, io)?;
     let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
     positions::check(pipeline, &plan)?;
     Ok((plan, models))
@@ -128,9 +143,7 @@ pub(super) fn open_checkpoints(
 }
 
 /// One worker, not yet started.
-#[expect(clippy::too_many_arguments, reason = "each is another part of the process that a worker is given")]
 pub(crate) fn worker(
-    pipeline: &Pipeline,
     shared: &Shared,
     index: usize,
     waker: Waker,
@@ -139,11 +152,16 @@ pub(crate) fn worker(
     status: &StatusBoard,
     latency: &Latency,
 ) -> Result<Worker> {
+    let pipeline = &shared.pipeline;
+    let operators = shared.plan.operators();
+    let has_windows = |source: usize| operators.iter().any(|operator| operator.source == source);
     let membership = membership(pipeline)?;
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
     for (number, source) in pipeline.sources.iter().enumerate() {
+        let upstream = source.internal.as_ref().map(|internal| upstream(pipeline, source, internal));
         let seat = Seat {
+            gate: upstream.as_ref().and_then(|upstream| upstream.gate.clone()),
             membership,
             numbers: &shared.numbers,
             io: &shared.io,
@@ -162,11 +180,14 @@ pub(crate) fn worker(
                 SourceConnector::Kafka(kafka) => kafka.on_data_loss,
                 SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
             },
+            upstream,
+            log_check: has_windows(number).then(|| LogCheck::new(source)).flatten(),
         });
         lanes.push(SourceLane {
             name: source.name.clone(),
-            decoder: Decoder::new(source, shared.plan.checks(number))?,
+            decoder: decoder(source, number, shared)?,
             rejection_rate: RejectionRate::new(source),
+            key_check: key_check(source),
             max_record_bytes: source.max_record_bytes,
             metrics: SourceMetrics::new(&source.name),
             counts: SourceCounts::default(),
@@ -238,8 +259,31 @@ fn membership(pipeline: &Pipeline) -> Result<Membership> {
     }
 }
 
+fn key_check(source: &SourceSettings) -> Option<KeyCheck> {
+    match &source.connector {
+        SourceConnector::Kafka(kafka) => kafka.partitioner.map(KeyCheck::new),
+        SourceConnector::Files(_) | SourceConnector::Generator(_) => None,
+    }
+}
+
+fn decoder(source: &SourceSettings, number: usize, shared: &Shared) -> Result<Decoder> {
+    match &source.internal {
+        None => Decoder::new(source, shared.plan.checks(number)),
+        Some(internal) => Decoder::of_internal(source, internal, stamp(internal, shared.checkpoints.as_ref())?),
+    }
+}
+
+/// What writes the topic that an internal source reads, by the sources' places in the pipeline.
+fn upstream(pipeline: &Pipeline, source: &SourceSettings, internal: &InternalTopic) -> Upstream {
+    let is_upstream = |(_, source): &(usize, &SourceSettings)| internal.upstream.contains(&source.name);
+    let sources = pipeline.sources.iter().enumerate().filter(is_upstream).map(|(number, _)| number).collect();
+    let ends = matches!(&source.connector, SourceConnector::Kafka(kafka) if kafka.until == Until::Now);
+    Upstream { sources, gate: ends.then(Gate::default) }
+}
+
 /// Whose source it is.
 struct Seat<'a> {
+    gate: Option<Gate>,
     membership: Membership,
     numbers: &'a AssignmentNumbers,
     io: &'a Handle,
@@ -250,7 +294,7 @@ struct Seat<'a> {
 }
 
 fn open_source(source: &SourceSettings, seat: Seat<'_>) -> Result<Box<dyn Source>> {
-    let Seat { membership, numbers, io, env, worker, num_workers, waker } = seat;
+    let Seat { gate, membership, numbers, io, env, worker, num_workers, waker } = seat;
     match &source.connector {
         SourceConnector::Kafka(settings) => {
             let opening = Opening {
@@ -260,6 +304,7 @@ fn open_source(source: &SourceSettings, seat: Seat<'_>) -> Result<Box<dyn Source
                 max_record_bytes: source.max_record_bytes,
                 numbers: numbers.clone(),
                 waker,
+                gate,
             };
             Ok(Box::new(KafkaSource::open(opening)?))
         }
@@ -298,7 +343,8 @@ impl<'a> Alone<'a> {
     pub(crate) fn open(&self, source: &SourceSettings) -> Result<Box<dyn Source>> {
         let (numbers, io, env) = (&self.numbers, self.io, self.env);
         let waker = self.waker.clone();
-        open_source(source, Seat { membership: Membership::Alone, numbers, io, env, worker: 0, num_workers: 1, waker })
+        let (gate, membership) = (None, Membership::Alone);
+        open_source(source, Seat { gate, membership, numbers, io, env, worker: 0, num_workers: 1, waker })
     }
 }
 
@@ -324,6 +370,9 @@ fn open_sink(
             checkpoints.register_staging(&folder, &owner);
             let parts = ParquetParts { folder, owner, runtime: shared.io.clone(), clock: Arc::new(clock::monotonic()) };
             Ok(Box::new(ParquetSink::new(settings, parts)))
+        }
+        (SinkConnector::Internal(internal), _) => {
+            Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
         }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::driver::Driver;
 use super::recovery::{Claimed, Wanted, recovered, unclaimed};
+use super::restart_points::RestartPoints;
 use super::snapshots::Snapshots;
 use super::{clock, tasks};
-use crate::checkpoint::{Checkpoints, ModelVersion, Progress, SinkProgress, UnitWriter};
+use crate::checkpoint::{Checkpoints, ModelVersion, Progress, RestartPoint, SinkProgress, UnitWriter};
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
 use crate::pipeline::settings::Backfill;
@@ -78,6 +79,7 @@ pub(crate) struct Checkpointer {
     writers: BTreeMap<Assignment, UnitWriter>,
     /// What this process published last of each unit, and when.
     latest: BTreeMap<Assignment, (Progress, Instant)>,
+    restart_points: RestartPoints,
     state: State,
     due: Instant,
     metrics: WorkerMetrics,
@@ -116,6 +118,7 @@ impl Checkpointer {
             sql_fingerprint: parts.sql_fingerprint,
             writers: BTreeMap::new(),
             latest: BTreeMap::new(),
+            restart_points: RestartPoints::default(),
             state: State::Idle,
             due: clock::now() + interval,
             metrics: parts.metrics,
@@ -158,8 +161,10 @@ impl Checkpointer {
             let claim = result.and_then(|(writer, recovery)| {
                 let generation = writer.generation();
                 let is_added = checkpoints.is_added(&writer);
+                let num_first_partitions = writer.num_first_partitions();
                 self.writers.insert(*assignment, writer);
                 let mut claim = recovered(*assignment, unit, recovery, wanted, self.backfill)?;
+                claim.num_first_partitions = num_first_partitions;
                 claim.generation = Some(generation);
                 if claim.published.is_none() {
                     // Its first position is stored at once: until then a crash would have the settings resolved again.
@@ -181,6 +186,11 @@ impl Checkpointer {
             drop(self.release(&assignments));
         }
         verdict.map(|()| claimed)
+    }
+
+    /// Says where a unit of an internal topic starts.
+    pub(crate) fn start_at(&mut self, assignment: Assignment, point: RestartPoint) {
+        self.restart_points.note(assignment, point);
     }
 
     /// Moves the checkpoint in progress on, or begins one that is due. Never waits.
@@ -232,7 +242,7 @@ impl Checkpointer {
     }
 
     fn begin(&mut self, driver: &mut Driver, close: Vec<Assignment>) -> Result<()> {
-        self.raise_watermarks(driver);
+        self.raise_to_manifests(driver);
         // A unit that went back for a slower sink publishes nothing before it has caught up with its manifest.
         let held = || driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
         let units: Vec<UnitProgress> = held()
@@ -242,6 +252,13 @@ impl Checkpointer {
                 watermark: driver.sources[held.source].decoder.watermark(assignment),
             })
             .collect();
+        for (assignment, held) in held() {
+            let decoder = &driver.sources[held.source].decoder;
+            if let Some(seen) = decoder.seen(assignment) {
+                let (offset, watermark) = (held.processed, decoder.watermark(assignment));
+                self.restart_points.note(assignment, RestartPoint { offset, watermark, seen });
+            }
+        }
         let upto = held().map(|(assignment, held)| (assignment, held.processed, held.unit.clone())).collect();
         let request = PrepareRequest { upto, close };
         let mut prepared = Vec::new();
@@ -253,15 +270,22 @@ impl Checkpointer {
         self.collect(driver)
     }
 
-    /// State that was rebuilt from a log whose beginning is gone may come with a lower W than the manifest's: it does not move
-    /// back (I4).
-    fn raise_watermarks(&self, driver: &mut Driver) {
+    /// State that was rebuilt from a log whose beginning is gone may come with a lower W than the manifest's, and with less that
+    /// was seen of an internal topic: neither moves back (I4).
+    fn raise_to_manifests(&self, driver: &mut Driver) {
         let caught_up = driver.units.iter().filter(|(_, held)| held.published <= Some(held.processed));
         for (assignment, held) in caught_up {
             let decoder = &mut driver.sources[held.source].decoder;
             let known = self.writers.get(&assignment).map_or(Watermark::NONE, UnitWriter::watermark);
             if decoder.watermark(assignment).get() < known.get() {
                 decoder.set_watermark(assignment, known);
+            }
+            let restart = self.writers.get(&assignment).and_then(UnitWriter::restart);
+            if let (Some(restart), Some(mut seen)) = (restart, decoder.seen(assignment))
+                && !seen.covers(&restart.seen)
+            {
+                seen.merge(&restart.seen);
+                decoder.set_seen(assignment, seen);
             }
         }
     }
@@ -283,15 +307,15 @@ impl Checkpointer {
         let names: Vec<String> = driver.all_sinks().map(|lane| lane.name.clone()).collect();
         let mut jobs = Vec::with_capacity(units.len());
         for unit in units {
-            let sinks =
+            let sinks: BTreeMap<String, SinkProgress> =
                 names.iter().zip(&prepared).map(|(name, units)| (name.clone(), sink_progress(units, &unit))).collect();
-            let sinks: BTreeMap<String, SinkProgress> = sinks;
             let smallest = sinks.values().map(|sink| sink.position).min().unwrap_or(unit.processed);
             let progress = Progress {
                 epoch,
                 offset: unit.processed,
                 watermark: unit.watermark,
                 sinks,
+                restart: self.restart_points.at_or_below(unit.assignment, smallest.min(unit.processed)),
                 state: self.snapshots.named(unit.assignment, smallest, unit.processed),
                 models: self.models.clone(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
@@ -354,6 +378,7 @@ impl Checkpointer {
     pub(crate) fn release(&mut self, assignments: &[Assignment]) -> Result<()> {
         self.latest.retain(|assignment, _| !assignments.contains(assignment));
         self.snapshots.forget(assignments);
+        self.restart_points.forget(assignments);
         let writers: Vec<UnitWriter> =
             assignments.iter().filter_map(|assignment| self.writers.remove(assignment)).collect();
         for result in self.io.block_on(join_all(writers.into_iter().map(UnitWriter::release))) {
@@ -365,6 +390,7 @@ impl Checkpointer {
     /// Drops the claims of units that are somebody else's now, without a word to the store: the new owner's claim fences us.
     pub(crate) fn forget(&mut self, assignments: &[Assignment]) {
         self.snapshots.forget(assignments);
+        self.restart_points.forget(assignments);
         for assignment in assignments {
             self.writers.remove(assignment);
             self.latest.remove(assignment);

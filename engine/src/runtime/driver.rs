@@ -19,6 +19,7 @@ use crate::observe::metrics::{SourceMetrics, WorkerMetrics, rows_out};
 use crate::observe::status::SourceCounts;
 use crate::plan::{FailedRow, Graph};
 use crate::sink::Sink;
+use crate::source::kafka::KeyCheck;
 use crate::types::{Assignment, Epoch, EventTime, HIDDEN_W, Hidden, RecordBlock, RowBlock, Watermark, num_visible};
 
 /// What the driver needs of one source.
@@ -27,6 +28,7 @@ pub(crate) struct SourceLane {
     pub(crate) name: String,
     pub(crate) decoder: Decoder,
     pub(crate) rejection_rate: Option<RejectionRate>,
+    pub(crate) key_check: Option<KeyCheck>,
     pub(crate) max_record_bytes: usize,
     pub(crate) metrics: SourceMetrics,
     pub(crate) counts: SourceCounts,
@@ -130,6 +132,7 @@ struct Lane {
     records: RecordBlock,
     rejected: Vec<Rejected>,
     num_stale: usize,
+    num_repeated: usize,
     num_late: usize,
     num_rows: usize,
     replayed: Replayed,
@@ -177,6 +180,7 @@ impl Driver {
             self.graph.discard(*assignment);
             for source in &mut self.sources {
                 source.decoder.forget(*assignment);
+                source.key_check.iter_mut().for_each(|check| check.forget(*assignment));
             }
         }
         for lane in self.all_sinks() {
@@ -237,6 +241,7 @@ impl Driver {
             records,
             rejected: decoded.rejected,
             num_stale: decoded.num_stale,
+            num_repeated: decoded.num_repeated,
             num_late: decoded.num_late,
             num_rows,
             replayed,
@@ -264,29 +269,38 @@ impl Driver {
         let is_replayed =
             |one: &&Rejected| self.units.is_replayed(lane.records.units[one.record], lane.records.offsets[one.record]);
         let again = lane.rejected.iter().filter(is_replayed).count() as u64;
+        // Rejected by SQL: they had become rows.
+        let failed = |one: &&Rejected| one.reason == Reason::SqlError;
+        let failed_again = lane.rejected.iter().filter(failed).filter(is_replayed).count() as u64;
         for rejected in lane.rejected.iter().filter(|one| !is_replayed(one)) {
             self.sources[lane.source].metrics.rejected(rejected.reason.as_str(), 1);
         }
+        let key_check = self.sources[lane.source].key_check.as_mut();
+        let units = &self.units;
+        let is_new = |record: usize| !units.is_replayed(lane.records.units[record], lane.records.offsets[record]);
+        let misplaced = key_check.map_or(0, |check| check.num_misplaced(&lane.records, is_new));
         self.units.advance(&lane.records.units, &lane.records.offsets)?;
         let source = &mut self.sources[lane.source];
         let (read, rejected) = (lane.records.len() as u64, lane.rejected.len() as u64);
-        let decoded = (lane.num_rows as u64)
-            .saturating_sub(lane.rejected.iter().filter(|one| one.reason == Reason::SqlError).count() as u64);
-        let outcome = decoded + rejected + lane.num_stale as u64;
+        let decoded = (lane.num_rows as u64).saturating_sub(lane.rejected.iter().filter(failed).count() as u64);
+        let outcome = decoded + rejected + (lane.num_stale + lane.num_repeated) as u64;
         if outcome != read {
             // I6: a record that has no outcome, or two, is a bug that would lose or double rows.
             return Err(Error::internal(format!(
-                "source {}: {read} records were read, but {decoded} decoded, {rejected} rejected and {} stale",
-                source.name, lane.num_stale
+                "source {}: {read} records were read, but {decoded} decoded, {rejected} rejected, {} stale and {} repeated",
+                source.name, lane.num_stale, lane.num_repeated
             )));
         }
-        let Replayed { records: replayed, late: late_again } = lane.replayed;
+        let Replayed { records: replayed, rows: rows_again, late: late_again } = lane.replayed;
+        let repeated_again = replayed - rows_again - (again - failed_again);
         let counts = SourceCounts {
             read: read - replayed,
-            decoded: decoded - (replayed - again),
+            decoded: decoded - (rows_again - failed_again),
             rejected: rejected - again,
             stale: lane.num_stale as u64,
+            repeated: lane.num_repeated as u64 - repeated_again,
             late: lane.num_late as u64 - late_again,
+            misplaced,
             replayed,
         };
         source.counts.add(&counts);
@@ -423,6 +437,7 @@ mod tests {
             records,
             rejected,
             num_stale: 0,
+            num_repeated: 0,
             num_late: 0,
             num_rows: 3,
             replayed: Replayed::default(),

@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
 use tidemill_udfs::functions::{Models, check_call, functions};
 
 use super::positions;
+use super::repartition::staged;
 use crate::error::Error;
 use crate::model::{self, Unread};
 use crate::pipeline::settings::Pipeline;
@@ -50,9 +51,18 @@ pub(crate) fn plan_unread(
     unread: &[String],
     check_call: &Arc<dyn CallCheck>,
 ) -> Result<Plan, Error> {
+    plan_of_signatures(models, unread, check_call, |functions| Plan::compile(pipeline, functions))
+}
+
+fn plan_of_signatures(
+    models: &Arc<Models>,
+    unread: &[String],
+    check_call: &Arc<dyn CallCheck>,
+    plan: impl Fn(&Functions) -> Result<Plan, Vec<PlanProblem>>,
+) -> Result<Plan, Error> {
     let compile = |lists: u32| -> Result<Plan, Vec<PlanProblem>> {
         let assumed = unread.iter().enumerate().map(|(index, name)| (name.clone(), lists >> index & 1 == 1)).collect();
-        Plan::compile(pipeline, &signatures(models, assumed, check_call))
+        plan(&signatures(models, assumed, check_call))
     };
     compile(0).or_else(|problems| {
         let combinations = 1_u32 << unread.len().min(UNREAD_TRIED);
@@ -211,13 +221,15 @@ pub struct UnloadedPlan {
     pub unread: Vec<Unread>,
 }
 
-/// The plan of a pipeline, with the models that are in files of this machine; connects to nothing.
+/// The plan of a pipeline as a run has it, with the models that are in files of this machine; connects to nothing.
 pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
     let (models, unread) = model::load_local(&pipeline.models)?;
     let models = Arc::new(models);
     let names: Vec<String> = unread.iter().map(|unread| unread.model.clone()).collect();
     let check_call: Arc<dyn CallCheck> = Arc::new(LocalCalls { models: Arc::clone(&models), unread: names.clone() });
-    let plan = plan_unread(pipeline, &models, &names, &check_call)?;
+    let plan = plan_of_signatures(&models, &names, &check_call, |functions| {
+        Plan::compile(&staged(pipeline, functions)?, functions)
+    })?;
     positions::check(pipeline, &plan)?;
     Ok(UnloadedPlan { plan, unread })
 }

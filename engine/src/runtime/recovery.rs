@@ -1,10 +1,10 @@
 //! Where a claimed unit goes on, from its newest manifest: the position, each sink's own, and the state; or why it cannot.
 
-use crate::checkpoint::{Recovery, Restore, Resume, StateDecision, WantedOperator, choose_snapshot};
+use crate::checkpoint::{Recovery, RestartPoint, Restore, Resume, StateDecision, WantedOperator, choose_snapshot};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::Backfill;
 use crate::source::StartAt;
-use crate::types::{Assignment, Generation, Offset, StateUnit, Watermark};
+use crate::types::{Assignment, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// A claimed unit and where it goes on.
 #[derive(Debug)]
@@ -17,11 +17,17 @@ pub(crate) struct Claimed {
     /// In the same order: where the ranges of each sink's files end.
     pub(crate) sinks_covered: Option<Vec<Offset>>,
     pub(crate) watermark: Watermark,
+    /// Of an internal topic: what was seen below the start.
+    pub(crate) seen: SeenPositions,
+    /// Of an internal topic: the place that the last manifest names for a restart.
+    pub(crate) restart: Option<RestartPoint>,
     pub(crate) published: Option<Offset>,
     /// State to load; the unit starts at its offset.
     pub(crate) restore: Option<Restore>,
     /// Our generation; `None` without checkpoints.
     pub(crate) generation: Option<Generation>,
+    /// Number of partitions of its topic at the pipeline's first start on it, where that is known.
+    pub(crate) num_first_partitions: Option<u32>,
 }
 
 /// What a unit that is claimed is to find again.
@@ -43,7 +49,7 @@ pub(super) fn recovered(
 ) -> Result<Claimed> {
     let Recovery::Resume(resume) = recovery else { return Ok(unclaimed(assignment, unit)) };
     let mut claim = resumed_claim(assignment, unit, &resume, &wanted.sinks);
-    let decision = choose_snapshot(&resume.state, resume.offset, &wanted.operators);
+    let decision = choose_snapshot(&resume.state, resume.smallest, &wanted.operators);
     match (decision, backfill) {
         (StateDecision::Stateless, _) => {}
         (StateDecision::Restore(restore), Backfill::Nothing | Backfill::Missing) => {
@@ -52,12 +58,14 @@ pub(super) fn recovered(
             }
             claim.start = StartAt::Stored(restore.offset);
             claim.watermark = restore.watermark;
+            claim.seen = restore.seen.clone();
             claim.restore = Some(restore);
         }
         (StateDecision::Missing(operators), Backfill::Nothing) => return Err(missing_state(&operators)),
         (StateDecision::Missing(_), Backfill::Missing) | (_, Backfill::All) => {
             claim.start = StartAt::Beginning;
             claim.watermark = Watermark::NONE;
+            claim.seen = SeenPositions::default();
         }
     }
     Ok(claim)
@@ -71,9 +79,12 @@ pub(super) fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
         sink_positions: None,
         sinks_covered: None,
         watermark: Watermark::NONE,
+        seen: SeenPositions::default(),
+        restart: None,
         published: None,
         restore: None,
         generation: None,
+        num_first_partitions: None,
     }
 }
 
@@ -88,6 +99,8 @@ fn resumed_claim(assignment: Assignment, unit: &StateUnit, resume: &Resume, sink
         sink_positions: Some(sinks.iter().map(position).collect()),
         sinks_covered: Some(sinks.iter().map(covered).collect()),
         watermark: resume.watermark,
+        seen: resume.seen.clone(),
+        restart: resume.restart.clone(),
         published: Some(resume.published),
         ..unclaimed(assignment, unit)
     }

@@ -145,7 +145,7 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
     let mut workers = Vec::new();
     for index in 0..pipeline.run.workers {
         let (waker, wake) = Waker::new();
-        let worker = build::worker(pipeline, &shared, index, waker.clone(), wake, stop.clone(), &status, &latency)?;
+        let worker = build::worker(&shared, index, waker.clone(), wake, stop.clone(), &status, &latency)?;
         wakers.push(waker);
         workers.push(worker);
     }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
 use crate::operator::over_window::{Piece, SnapshotKind};
 use crate::plan::Graph;
-use crate::types::{Assignment, Generation, Offset, StateUnit, Watermark};
+use crate::types::{Assignment, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// What one turn of the worker may spend on pieces, at most.
 const TURN_BUDGET: Duration = Duration::from_millis(5);
@@ -58,6 +58,7 @@ struct Active {
     assignment: Assignment,
     offset: Offset,
     watermark: Watermark,
+    seen: SeenPositions,
     kind: StateKind,
     /// Operators to come, with their `meta`.
     left: VecDeque<(WantedOperator, Option<RecordBatch>)>,
@@ -106,7 +107,8 @@ pub(crate) fn empty_snapshot(offset: Offset, wanted: &[WantedOperator]) -> Vec<S
         (name, OperatorState { fingerprint, keys, files: Vec::new() })
     };
     let operators = wanted.iter().map(nothing).collect();
-    vec![Snapshot { offset, watermark: Watermark::NONE, kind: StateKind::Full, operators }]
+    let (watermark, seen) = (Watermark::NONE, SeenPositions::default());
+    vec![Snapshot { offset, watermark, seen, kind: StateKind::Full, operators }]
 }
 
 /// Which kind the snapshot after `usable` is: a delta costs what changed, but recovery reads all of them.
@@ -260,6 +262,7 @@ impl Snapshots {
             assignment,
             offset,
             watermark: driver.sources[source].decoder.watermark(assignment),
+            seen: driver.sources[source].decoder.seen(assignment).unwrap_or_default(),
             kind,
             left,
             current: None,
@@ -322,8 +325,8 @@ impl Snapshots {
         let Some(unit) = self.units.get_mut(&active.assignment) else { return Ok(()) };
         match written {
             Ok(Some(operators)) => {
-                let Active { offset, watermark, kind, .. } = active;
-                let snapshot = Snapshot { offset, watermark, kind, operators };
+                let Active { offset, watermark, seen, kind, .. } = active;
+                let snapshot = Snapshot { offset, watermark, seen, kind, operators };
                 self.metrics.snapshots_ok.increment(1);
                 self.metrics.snapshot_bytes.increment(snapshot.bytes());
                 self.metrics.snapshot_duration.record(active.began.elapsed().as_secs_f64());

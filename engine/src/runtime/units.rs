@@ -38,7 +38,9 @@ impl HeldUnit {
 pub(crate) struct Replayed {
     /// Records.
     pub(crate) records: u64,
-    /// Of them, those that were late.
+    /// Of them, those that became rows.
+    pub(crate) rows: u64,
+    /// Of the rows, those that were late.
     pub(crate) late: u64,
 }
 
@@ -126,8 +128,12 @@ impl HeldUnits {
         let hidden = Hidden::of(rows)?;
         let is_late = |row: &usize| hidden.w.is_valid(*row) && hidden.event_time.value(*row) < hidden.w.value(*row);
         let is_replayed = |row: &usize| self.is_replayed(hidden.unit.value(*row), hidden.offset.value(*row));
-        let late = (0..hidden.num_rows()).filter(|row| is_late(row) && is_replayed(row)).count() as u64;
-        Ok(Replayed { records, late })
+        let (mut num_rows, mut late) = (0, 0);
+        for row in (0..hidden.num_rows()).filter(is_replayed) {
+            num_rows += 1;
+            late += u64::from(is_late(&row));
+        }
+        Ok(Replayed { records, rows: num_rows, late })
     }
 
     /// `batch` without the rows that `sink` has already (they come again after a restart that had to go further back for
@@ -210,7 +216,7 @@ mod tests {
         let mut units = HeldUnits::default();
         units.insert(Assignment(7), HeldUnit { replayed_below: Offset::new(12).unwrap(), ..unit(10, &[10]) });
         let counted = units.replayed(&[7, 7, 7, 8], &[10, 11, 12, 0], &rows(7, &[10, 12])).unwrap();
-        assert_eq!(counted, Replayed { records: 2, late: 0 });
+        assert_eq!(counted, Replayed { records: 2, rows: 1, late: 0 });
         assert!(units.is_replayed(7, 11) && !units.is_replayed(7, 12));
         units.advance(&[7, 7], &[10, 11]).unwrap();
         assert!(units.catching_up.is_empty() && !units.is_replayed(7, 11));

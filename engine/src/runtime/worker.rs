@@ -11,14 +11,16 @@ use super::checkpointer::Checkpointer;
 use super::clock;
 use super::driver::{Block, Driver};
 use super::limits::StateLimit;
+use super::log_checks::LogCheck;
 use super::recovery::{Claimed, Wanted};
 use super::snapshots::{empty_snapshot, wanted_operators};
 use super::units::HeldUnit;
+use crate::checkpoint::RestartPoint;
 use crate::error::{Error, Result};
 use crate::observe::metrics::{partition_gauges, state_gauges};
 use crate::observe::status::{PartitionStatus, StateStatus, StatusBoard};
 use crate::pipeline::settings::DataLossPolicy;
-use crate::source::{PartitionProgress, Source, SourceEvent, StartAt};
+use crate::source::{Gate, PartitionProgress, Source, SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, StateUnit};
 
 /// Longest sleep of a worker with nothing to do: how late it may notice that something went wrong without a wake-up.
@@ -41,6 +43,19 @@ pub(crate) struct Feed {
     /// Whether its partitions (perhaps none) have been named.
     pub(crate) is_assigned: bool,
     pub(crate) on_data_loss: DataLossPolicy,
+    /// Of an internal topic: what stands before it.
+    pub(crate) upstream: Option<Upstream>,
+    /// Of a source that windows read: what its topics have to promise.
+    pub(crate) log_check: Option<LogCheck>,
+}
+
+/// What writes the topic that a source reads.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// Sources whose rows go in.
+    pub(crate) sources: Vec<usize>,
+    /// Opens when they have all gone in; only sources with an end have one.
+    pub(crate) gate: Option<Gate>,
 }
 
 /// When an epoch starts and how large it may be.
@@ -105,6 +120,7 @@ impl Worker {
             let heard = self.listen()?;
             let ran = self.run_if_due()?;
             self.checkpointer.tick(&mut self.driver)?;
+            self.open_gates();
             if self.reported_at.elapsed() >= REPORT_INTERVAL {
                 self.report();
             }
@@ -116,6 +132,22 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Tells sources behind other stages when nothing more will be written for them: the stage has come to its end in the whole
+    /// group, and what it read here is published, which it is only when it was acknowledged.
+    fn open_gates(&self) {
+        for feed in &self.feeds {
+            let Some(Upstream { sources, gate: Some(gate) }) = &feed.upstream else { continue };
+            let is_done = |source: &usize| {
+                let Feed { has_ended, pending, .. } = &self.feeds[*source];
+                let mut units = self.driver.units.iter().filter(|(_, held)| held.source == *source);
+                *has_ended && pending.is_empty() && units.all(|(_, held)| held.published == Some(held.processed))
+            };
+            if !gate.is_open() && sources.iter().all(is_done) {
+                gate.open();
+            }
+        }
     }
 
     fn sleep(&self) {
@@ -214,6 +246,9 @@ impl Worker {
             // Of a bounded source that had ended: it says so again when these have ended too.
             self.feeds[index].has_ended = false;
         }
+        if let Some(check) = &mut self.feeds[index].log_check {
+            units.iter().try_for_each(|(_, unit)| check.check(&unit.topic))?;
+        }
         let sinks = self.driver.all_sinks().map(|lane| lane.name.clone()).collect();
         let wanted = Wanted { sinks, operators: wanted_operators(&self.driver.graph, index) };
         let source = &self.feeds[index].source;
@@ -234,6 +269,7 @@ impl Worker {
 
     /// Takes a claimed unit in, whose source reads from `offset` on: its state, its watermark, its sinks.
     fn hold(&mut self, index: usize, claim: Claimed, offset: Offset, wanted: &Wanted) -> Result<()> {
+        self.refuse_other_partitions(index, &claim)?;
         let assignment = claim.assignment;
         let usable = match &claim.restore {
             Some(restore) => {
@@ -249,7 +285,7 @@ impl Worker {
             }
         };
         self.checkpointer.snapshots.take_over(assignment, &claim.unit, claim.generation, usable);
-        self.driver.sources[index].decoder.set_watermark(assignment, claim.watermark);
+        self.begin_decoding(index, &claim, offset);
         let num_sinks = self.driver.num_sinks();
         let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![offset; num_sinks]);
         let covered = claim.sinks_covered.unwrap_or_else(|| vec![offset; num_sinks]);
@@ -268,6 +304,27 @@ impl Worker {
         };
         self.driver.units.insert(assignment, held);
         Ok(())
+    }
+
+    /// Tells decode, and who names places for a restart, what is known of a unit that is read from `offset` on.
+    fn begin_decoding(&mut self, index: usize, claim: &Claimed, offset: Offset) {
+        let Claimed { assignment, watermark, seen, .. } = claim;
+        let source = &mut self.driver.sources[index];
+        source.decoder.set_watermark(*assignment, *watermark);
+        if let Some(check) = &mut source.key_check
+            && let Some(number) = self.feeds[index].source.num_partitions(&claim.unit.topic)
+        {
+            check.take_over(*assignment, &claim.unit, number);
+        }
+        if self.feeds[index].upstream.is_some() {
+            source.decoder.set_seen(*assignment, seen.clone());
+            let point = RestartPoint { offset, watermark: *watermark, seen: seen.clone() };
+            self.checkpointer.start_at(*assignment, point);
+            // State may begin further back than that; the next manifest's place does not.
+            if let Some(restart) = claim.restart.clone() {
+                self.checkpointer.start_at(*assignment, restart);
+            }
+        }
     }
 
     /// Says that a unit's state is rebuilt from the log, and refuses it where records that a sink has not had are gone.
@@ -296,6 +353,37 @@ impl Worker {
                 Ok(())
             }
         }
+    }
+
+    /// With another number of partitions a key's rows go to another place than before, and its history is in two.
+    fn refuse_other_partitions(&self, index: usize, claim: &Claimed) -> Result<()> {
+        let feed = &self.feeds[index];
+        let has_state = self.driver.graph.operators().iter().any(|operator| operator.source == index);
+        let Some(first) = claim.num_first_partitions.filter(|_| feed.upstream.is_some() || has_state) else {
+            return Ok(());
+        };
+        let now = feed.source.num_partitions(&claim.unit.topic).unwrap_or(first);
+        let after = u32::try_from(claim.unit.partition).map_or(0, |partition| partition.saturating_add(1));
+        if now == first && after <= first {
+            return Ok(());
+        }
+        let (kind, way_out) = match feed.upstream {
+            Some(_) => {
+                ("internal topic", "name another topic under `repartition`, and start with another checkpoint path")
+            }
+            None => (
+                "topic",
+                "bring the rows of a key together with `repartition`, or start with another checkpoint path and load its state with \
+                 `tidemill bootstrap`",
+            ),
+        };
+        Err(Error::invalid(format!(
+            "source {}: the {kind} {} has {} partitions, and had {first} when this pipeline began to use it: the rows of one key \
+             would be in two of them; {way_out}",
+            claim.unit.source,
+            claim.unit.topic,
+            now.max(after)
+        )))
     }
 
     /// Publishes all that was read of revoked units, and lets them go.
@@ -412,7 +500,9 @@ impl Worker {
                     progress,
                     self.driver.sources[index].decoder.watermark(assignment).get(),
                 ));
-                positions.extend(held.published.map(|published| (assignment, published)));
+                // Of a unit that went back for a slower sink: where it is. The other members of a bounded run see by it that
+                // somebody still has to read what that sink lacks.
+                positions.extend(held.published.map(|published| (assignment, published.min(held.processed))));
             }
             feed.source.report(&positions);
         }

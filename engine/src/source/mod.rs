@@ -91,6 +91,24 @@ impl Waker {
     }
 }
 
+/// Closed until all that will ever be in a topic between two stages is there. The source that reads it ends at what is there
+/// once the gate is open, instead of at what was there when it opened.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Gate {
+    /// Opens it, for good.
+    pub fn open(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Whether it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
 /// Gives out assignment numbers; one per process.
 #[derive(Debug, Clone, Default)]
 pub struct AssignmentNumbers(std::sync::Arc<std::sync::atomic::AtomicU32>);

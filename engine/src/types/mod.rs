@@ -5,6 +5,7 @@ mod archive;
 mod offset;
 mod position;
 mod record;
+mod seen;
 mod time;
 mod unit;
 
@@ -12,5 +13,6 @@ pub use archive::{NUM_POSITION_KEYS, POSITION_COLUMNS, position_fields};
 pub use offset::{Offset, OffsetRange};
 pub use position::{HIDDEN_COLUMNS, HIDDEN_PREFIX, HIDDEN_W, Hidden, hidden_fields, num_visible};
 pub use record::{BytesColumn, Headers, RecordBlock, RowBlock};
+pub use seen::{SeenPosition, SeenPositions};
 pub use time::{EventTime, Watermark};
 pub use unit::{Assignment, Epoch, Generation, StateUnit, Units};

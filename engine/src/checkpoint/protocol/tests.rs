@@ -41,6 +41,7 @@ fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
         watermark: watermark(next),
         sinks: sinks.iter().map(|(name, sink)| ((*name).to_owned(), sink.clone())).collect(),
         state: Vec::new(),
+        restart: None,
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }
@@ -104,6 +105,34 @@ fn reading_starts_at_the_smallest_position_of_a_sink_that_the_pipeline_has() {
     let expected = [("archive", 40), ("kafka", 100), ("new", 100)].map(|(name, at)| (name.to_owned(), offset(at)));
     assert_eq!(resume.positions, BTreeMap::from(expected));
     assert_eq!(resume.gone, BTreeMap::from([("old".to_owned(), offset(10))]));
+}
+
+fn restart(at: i64) -> Option<RestartPoint> {
+    let mut seen = SeenPositions::default();
+    seen.advance("outer/t", 0, crate::types::SeenPosition(at * 2, 0));
+    Some(RestartPoint { offset: offset(at), watermark: watermark(at), seen })
+}
+
+#[test]
+fn a_unit_of_an_internal_topic_goes_on_where_it_is_known_what_was_seen() {
+    let sinks = [("archive", sink(40, 30)), ("kafka", sink(100, 90))];
+    let there = Progress { restart: restart(35), ..progress(100, &sinks) };
+    let checkpoint = checkpoint_after(&first_claim(), there.clone(), signature()).unwrap();
+    // Claims and releases hand it on.
+    let claim = claim_after(Some(&checkpoint), &unit(), None, signature());
+    let release = release_after(&claim, true, signature());
+    for manifest in [&checkpoint, &claim, &release] {
+        let Recovery::Resume(resume) = recover(manifest, &["archive".into(), "kafka".into()]) else { panic!() };
+        assert_eq!((resume.offset, resume.watermark, resume.published), (offset(35), watermark(35), offset(100)));
+        assert_eq!(resume.seen, restart(35).unwrap().seen);
+        assert_eq!(resume.positions["archive"], offset(40), "each sink is suppressed below its own position");
+    }
+    let refused = |progress| checkpoint_after(&release, progress, signature()).is_err();
+    assert!(refused(Progress { restart: restart(34), ..there.clone() }));
+    assert!(refused(Progress { restart: None, ..there.clone() }));
+    let forgotten = RestartPoint { seen: SeenPositions::default(), ..restart(40).unwrap() };
+    assert!(refused(Progress { restart: Some(forgotten), ..there.clone() }));
+    assert!(!refused(Progress { restart: restart(40), ..there }));
 }
 
 #[test]
@@ -437,7 +466,7 @@ fn snapshot(at: i64, kind: StateKind, operators: &[(&str, &str)]) -> Snapshot {
         (name.to_owned(), OperatorState { fingerprint: fingerprint.to_owned(), keys: Vec::new(), files })
     };
     let operators = operators.iter().map(|(name, fingerprint)| state(name, fingerprint)).collect();
-    Snapshot { offset: offset(at), watermark: watermark(at), kind, operators }
+    Snapshot { offset: offset(at), watermark: watermark(at), seen: SeenPositions::default(), kind, operators }
 }
 
 fn empty(at: i64, operators: &[(&str, &str)]) -> Snapshot {

@@ -16,7 +16,7 @@ use crate::checkpoint::manifest::SinkProgress;
 use crate::checkpoint::testing::{Fault, FaultStore, Operation};
 use crate::checkpoint::{OperatorState, Snapshot, StateFile, StateKind, StateTable, layout};
 use crate::error::ErrorKind;
-use crate::types::{Epoch, EventTime, OffsetRange, Watermark};
+use crate::types::{Epoch, EventTime, OffsetRange, SeenPositions, Watermark};
 
 const CHECKPOINTS: &str = "memory://checkpoints";
 const LAKE: &str = "memory://lake";
@@ -89,6 +89,7 @@ fn progress(next: i64, files: Vec<StagedFile>) -> Progress {
             SinkProgress { position: offset(next), watermark: watermark(next), covered: None, files },
         )]),
         state: Vec::new(),
+        restart: None,
         models: BTreeMap::new(),
         sql_fingerprint: "f".into(),
     }
@@ -533,7 +534,13 @@ async fn snapshot_at(checkpoints: &Checkpoints, writer: &UnitWriter, at: i64) ->
     }
     let operators =
         BTreeMap::from([("a.1".to_owned(), OperatorState { fingerprint: "f".into(), keys: Vec::new(), files })]);
-    Snapshot { offset: offset(at), watermark: watermark(at), kind: StateKind::Full, operators }
+    Snapshot {
+        offset: offset(at),
+        watermark: watermark(at),
+        seen: SeenPositions::default(),
+        kind: StateKind::Full,
+        operators,
+    }
 }
 
 async fn state_files(checkpoints: &Checkpoints) -> Vec<String> {

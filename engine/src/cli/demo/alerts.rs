@@ -49,11 +49,14 @@ impl Alerts {
                 rate_limit: None,
                 on_data_loss: DataLossPolicy::Fail,
                 metadata_refresh: Duration::from_secs(10),
+                partitioner: None,
+                trusts_timestamps: false,
             },
             membership: Membership::Alone,
             max_record_bytes: 1 << 20,
             numbers: AssignmentNumbers::default(),
             waker,
+            gate: None,
         })?;
         let expected = Arc::new(AtomicU64::new(NOT_YET));
         let goal = Arc::clone(&expected);

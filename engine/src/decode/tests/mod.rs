@@ -2,6 +2,7 @@
 
 mod cases;
 mod properties;
+mod repeated;
 mod rows;
 mod watermarks;
 
@@ -42,6 +43,8 @@ pub(super) fn source_of(columns: Vec<Column>) -> Source {
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 1_000,
+        repartition: None,
+        internal: None,
     }
 }
 

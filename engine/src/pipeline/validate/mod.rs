@@ -3,6 +3,7 @@
 
 mod kafka;
 mod output;
+mod repartition;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use super::file::{CheckpointFile, DeliveryFile, ModelFile, PipelineFile};
 use super::forms::{Named, Text};
 use super::location;
 use super::problem::{Problem, quoted};
-use super::settings::{Backfill, Checkpoint, Delivery, Model, Pipeline, Place, RunSettings, SqlText, View};
+use super::settings::{Backfill, Checkpoint, Delivery, Model, Pipeline, Place, RunSettings, SqlText};
 use super::text::{NameKind, TextForm, check_name};
 use super::yaml::{Content, Document, Finding, Node, Spot, Style};
 use kafka::Inherited;
@@ -47,7 +48,7 @@ impl Validator<'_> {
             name: file.pipeline.clone(),
             folder: self.folder.clone(),
             models: self.models(&file.models),
-            views: self.views(&file.views),
+            views: self.views(&file.views, &inherited),
             sinks: file.sinks.0.iter().map(|(name, sink)| self.sink(name, sink, &inherited)).collect(),
             dead_letter: file.dead_letter.as_ref().map(|dead_letter| self.dead_letter(dead_letter, &inherited)),
             checkpoint: file.checkpoint.as_ref().map(|checkpoint| self.checkpoint(checkpoint)),
@@ -63,6 +64,7 @@ impl Validator<'_> {
         self.rejection_without_dead_letter(file);
         self.shared_groups(&pipeline);
         self.loops(&pipeline);
+        self.repartitions(&pipeline);
         self.shared_folders(&pipeline);
         self.delivery(&pipeline);
         pipeline
@@ -214,15 +216,6 @@ impl Validator<'_> {
             }
             let uri = self.location(&["models", name, "uri"], &model.uri);
             settings.push(Model { name: name.clone(), uri, threshold: model.threshold });
-        }
-        settings
-    }
-
-    fn views(&mut self, views: &Named<String>) -> Vec<View> {
-        let mut settings = Vec::new();
-        for (name, text) in &views.0 {
-            self.table_name(&["views", name], "view");
-            settings.push(View { name: name.clone(), query: self.sql(&["views", name], text) });
         }
         settings
     }

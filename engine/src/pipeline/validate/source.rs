@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::file::{
-    DataLossFile, FileFormatFile, KafkaSourceFile, MetadataFile, RecordFormatFile, SourceConnectorFile, SourceFile,
-    StartFile, UntilFile,
+    DataLossFile, FileFormatFile, KafkaSourceFile, MetadataFile, PartitionerFile, RecordFormatFile,
+    SourceConnectorFile, SourceFile, StartFile, UntilFile,
 };
 use super::super::problem::{choices_help, quoted};
 use super::super::settings::{
     Column, ColumnType, DataLossPolicy, FileFormat, FilesSource, GeneratorSource, KafkaSource, MetadataColumn,
-    MetadataKind, Source, SourceConnector, StartPosition, Until,
+    MetadataKind, Partitioner, Source, SourceConnector, StartPosition, Until,
 };
 use super::super::text::{TextForm, check_topic};
 use super::{SqlText, Validator, is_blank, to_usize};
@@ -44,6 +44,8 @@ impl Validator<'_> {
         };
         let settings = Source {
             name: name.to_string(),
+            repartition: self.source_repartition(name, source, &connector),
+            internal: None,
             connector,
             columns: self.columns(name, source),
             metadata: self.metadata(name, source),
@@ -156,7 +158,7 @@ impl Validator<'_> {
     }
 
     /// Reports a column that is not declared. One that is, but could not be used, was reported already.
-    fn unknown_column(&mut self, source: &str, path: &[&str], column: &str) {
+    pub(super) fn unknown_column(&mut self, source: &str, path: &[&str], column: &str) {
         let columns = self.names(&["sources", source, "columns"]);
         if columns.iter().any(|known| known == column) {
             return;
@@ -213,6 +215,8 @@ impl Validator<'_> {
                 DataLossFile::Fail => DataLossPolicy::Fail,
                 DataLossFile::Continue => DataLossPolicy::Continue,
             },
+            partitioner: self.partitioner(name, kafka.partitioner),
+            trusts_timestamps: kafka.trust_timestamps,
             metadata_refresh: self.duration(
                 &refresh,
                 kafka.metadata_refresh,
@@ -220,6 +224,19 @@ impl Validator<'_> {
                 Duration::from_secs(3600),
             ),
         }
+    }
+
+    fn partitioner(&mut self, name: &str, partitioner: PartitionerFile) -> Option<Partitioner> {
+        let partitioner = match partitioner {
+            PartitionerFile::None => return None,
+            PartitionerFile::Murmur2 => Partitioner::Murmur2,
+            PartitionerFile::Crc32 => Partitioner::Crc32,
+        };
+        if !self.is_written(&["sources", name, "partitioned_by"]) {
+            let help = "name the columns that the message key is made of, or remove this key";
+            self.refuse_key(&["sources", name, "partitioner"], "`partitioner` without `partitioned_by`", help);
+        }
+        Some(partitioner)
     }
 
     fn topics(&mut self, name: &str, kafka: &KafkaSourceFile) -> Vec<String> {

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use object_store::ObjectStoreExt;
-use object_store::memory::InMemory;
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
 
@@ -21,6 +19,7 @@ use crate::runtime::{compile, tasks};
 use crate::sink::parquet::{ParquetParts, ParquetSink};
 use crate::sink::{PrepareRequest, Sink as _};
 use crate::source::files::FilesInOrder;
+use crate::source::files::testing::folder_in_memory;
 use crate::types::{Assignment, Hidden, Offset, RecordBlock, StateUnit};
 
 const LIVE: &str = r"
@@ -77,19 +76,19 @@ struct Bench {
     io: Runtime,
     pipeline: Pipeline,
     plan: Plan,
-    store: Arc<InMemory>,
+    folder: Folder,
 }
 
 impl Bench {
     fn new(text: &str) -> Bench {
         let (io, pipeline) = (tasks::io_runtime().unwrap(), pipeline(text));
         let (plan, _) = compile(&pipeline, &BTreeMap::new(), io.handle()).unwrap();
-        Bench { io, pipeline, plan, store: Arc::new(InMemory::new()) }
+        Bench { io, pipeline, plan, folder: folder_in_memory() }
     }
 
     /// Writes the logs as a run would: `writers` one after the other take partitions over, each file has at most `max_rows`.
     fn archive(&self, logs: &[Log], writers: usize, max_rows: usize) {
-        let folder = Folder::new(self.store.clone(), "lake".into(), "memory://lake".into());
+        let folder = &self.folder;
         let settings = ParquetSettings {
             path: "unused".into(),
             max_rows,
@@ -139,19 +138,17 @@ impl Bench {
     }
 
     fn names(&self) -> Vec<String> {
-        let folder = Folder::new(self.store.clone(), "lake".into(), "memory://lake".into());
-        let mut names: Vec<String> =
-            self.io.block_on(folder.list("")).unwrap().into_iter().map(|listed| listed.name).collect();
+        let listed = self.io.block_on(self.folder.list("")).unwrap();
+        let mut names: Vec<String> = listed.into_iter().map(|listed| listed.name).collect();
         names.sort();
         names
     }
 
     fn open(&self) -> Result<(StoredRows, AssignmentNumbers)> {
         let numbers = AssignmentNumbers::default();
-        let store: Arc<dyn object_store::ObjectStore> = self.store.clone();
-        let path = "lake".into();
         let rows = self.io.block_on(async {
-            let files = FilesInOrder::open("tx", store, &path, FileFormat::Parquet, &numbers).await?;
+            let (store, path) = (self.folder.store().clone(), self.folder.path());
+            let files = FilesInOrder::open("tx", store, path, FileFormat::Parquet, &numbers).await?;
             StoredRows::of(files, &numbers).await
         });
         Ok((rows?, numbers))
@@ -177,7 +174,7 @@ impl Bench {
         let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
         writer.write(batch).unwrap();
         let bytes = writer.into_inner().unwrap();
-        self.io.block_on(self.store.put(&format!("lake/{name}").into(), bytes.into())).unwrap();
+        self.io.block_on(self.folder.write(name, bytes.into())).unwrap();
     }
 }
 
@@ -237,7 +234,7 @@ proptest! {
     fn an_archive_is_replayed_as_its_logs_were_served(logs in logs(), writers in 1..4_usize, max_rows in 1..30_usize) {
         let live = Bench::new(LIVE);
         live.archive(&logs, writers, max_rows);
-        let replayed = Bench { store: live.store, ..Bench::new(&with_check()) };
+        let replayed = Bench { folder: live.folder, ..Bench::new(&with_check()) };
         let (rows, turns) = replayed.replay(Order::AsServed, 1 << 20).unwrap();
         prop_assert_eq!(positions(&rows), served(&logs));
         prop_assert_eq!(turns.counts().num_rejected(), 0);
@@ -292,7 +289,7 @@ fn offsets_that_are_there_twice_or_not_at_all_are_named() {
     let bench = Bench::new(LIVE);
     bench.archive(&[log(0, 10..30), log(1, 10..30)], 1, 5);
     assert_eq!(bench.names().len(), 8);
-    let folder = Folder::new(bench.store.clone(), "lake".into(), "memory://lake".into());
+    let folder = &bench.folder;
     let bytes = bench.io.block_on(folder.read(&name(1, 15, 20), u64::MAX)).unwrap().unwrap();
     bench.io.block_on(folder.delete(&name(0, 15, 20))).unwrap();
     // The same rows under the name that a second pipeline would give.
@@ -311,7 +308,7 @@ fn offsets_that_are_there_twice_or_not_at_all_are_named() {
 fn a_short_file_inside_a_long_one_hides_nothing() {
     let bench = Bench::new(LIVE);
     bench.archive(&[log(0, 0..20)], 1, 20);
-    let folder = Folder::new(bench.store.clone(), "lake".into(), "memory://lake".into());
+    let folder = &bench.folder;
     for (start, end) in [(3, 5), (8, 9), (20, 22)] {
         let bytes = bench.io.block_on(folder.read(&name(0, 0, 20), u64::MAX)).unwrap().unwrap();
         bench.io.block_on(folder.write(&name(0, start, end), bytes)).unwrap();
@@ -326,8 +323,7 @@ fn a_file_that_contradicts_its_name_is_refused() {
     let refused = |from: &str, to: &str| {
         let bench = Bench::new(LIVE);
         bench.archive(&[log(0, 10..30)], 1, 50);
-        let folder = Folder::new(bench.store.clone(), "lake".into(), "memory://lake".into());
-        assert!(bench.io.block_on(folder.rename(from, to)).unwrap());
+        assert!(bench.io.block_on(bench.folder.rename(from, to)).unwrap());
         bench.replay(Order::AsServed, 1 << 20).map(|_| ()).unwrap_err().to_string()
     };
     let whole = name(0, 10, 30);
@@ -422,7 +418,7 @@ fn rows_beyond_memory_are_sorted_on_disk() {
     let bench = Bench::new(STORED);
     for file in 0..20 {
         let ids = 100 + file * 5_000..100 + (file + 1) * 5_000;
-        bench.put(&format!("{file}.parquet"), &plain(ids, |id| id * 7_919 % 1_000, 300));
+        bench.put(&format!("{file:02}.parquet"), &plain(ids, |id| id * 7_919 % 1_000, 300));
     }
     // 30 MB of notes in 16 MiB.
     let (rows, _) = bench.replay(Order::EventTime, 16 << 20).unwrap();

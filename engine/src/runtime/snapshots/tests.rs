@@ -9,7 +9,13 @@ fn snapshot(at: i64, kind: StateKind, bytes: u64) -> Snapshot {
     let files = if bytes == 0 { Vec::new() } else { vec![file] };
     let operators =
         BTreeMap::from([("a.1".to_owned(), OperatorState { fingerprint: String::new(), keys: Vec::new(), files })]);
-    Snapshot { offset: Offset::new(at).unwrap(), watermark: Watermark::NONE, kind, operators }
+    Snapshot {
+        offset: Offset::new(at).unwrap(),
+        watermark: Watermark::NONE,
+        seen: SeenPositions::default(),
+        kind,
+        operators,
+    }
 }
 
 #[test]

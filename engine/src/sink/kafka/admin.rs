@@ -1,5 +1,5 @@
 //! What is asked of a cluster besides records: by sinks what a topic takes, and by the demo, `generate` and the tests topics,
-//! their partitions, and the deletion of old records. The engine itself never changes a cluster. Blocking; may be called from anywhere.
+//! their partitions, and the deletion of old records. The engine itself changes nothing but that it makes internal topics. Blocking; may be called from anywhere.
 
 use std::future::Future;
 use std::time::Duration;
@@ -38,8 +38,17 @@ impl KafkaAdmin {
 
     /// Creates a topic with one replica and the topic's `settings`; whether it was created, or was there.
     pub fn create_topic(&self, topic: &str, num_partitions: u32, settings: &[(&str, &str)]) -> Result<bool> {
+        self.create(topic, num_partitions, 1, settings)
+    }
+
+    /// [`KafkaAdmin::create_topic`] with as many replicas as the cluster gives a topic by default.
+    pub fn create_replicated_topic(&self, topic: &str, num_partitions: u32, settings: &[(&str, &str)]) -> Result<bool> {
+        self.create(topic, num_partitions, -1, settings)
+    }
+
+    fn create(&self, topic: &str, num_partitions: u32, replicas: i32, settings: &[(&str, &str)]) -> Result<bool> {
         let number = i32::try_from(num_partitions).unwrap_or(i32::MAX);
-        let mut new = NewTopic::new(topic, number, TopicReplication::Fixed(1));
+        let mut new = NewTopic::new(topic, number, TopicReplication::Fixed(replicas));
         for (name, value) in settings {
             new = new.set(name, value);
         }
@@ -76,13 +85,21 @@ impl KafkaAdmin {
     /// Bytes that a topic takes as one batch: its `max.message.bytes`.
     pub fn message_bytes_max(&self, topic: &str) -> Result<usize> {
         const NAME: &str = "max.message.bytes";
+        let value = self.topic_setting(topic, NAME)?.parse();
+        value.map_err(|_| {
+            Error::unavailable(format!("`{NAME}` of topic `{topic}` cannot be read: the kafka cluster says no number"))
+        })
+    }
+
+    /// What the cluster says of a topic's setting.
+    pub fn topic_setting(&self, topic: &str, name: &str) -> Result<String> {
         let topics = [ResourceSpecifier::Topic(topic)];
         let results = wait(self.client.describe_configs(&topics, &self.options))?;
-        let what = format!("`{NAME}` of topic `{topic}` cannot be read");
+        let what = format!("`{name}` of topic `{topic}` cannot be read");
         let described =
             results.into_iter().next().unwrap_or(Err(Code::Unknown)).map_err(|code| refused(&what, code))?;
-        let value = described.get(NAME).and_then(|entry| entry.value.as_deref()?.parse().ok());
-        value.ok_or_else(|| Error::unavailable(format!("{what}: the kafka cluster says no number")))
+        let value = described.get(name).and_then(|entry| entry.value.clone());
+        value.ok_or_else(|| Error::unavailable(format!("{what}: the kafka cluster does not say it")))
     }
 
     /// Number of partitions of a topic; `None` when there is no such topic.

@@ -22,6 +22,7 @@ enum Kind<'a> {
     LargeText(&'a arrow::array::LargeStringArray),
     Bytes(&'a arrow::array::BinaryArray),
     BytesView(&'a arrow::array::BinaryViewArray),
+    Whole(&'a arrow::array::Int64Array),
     LargeBytes(&'a arrow::array::LargeBinaryArray),
     Other(ArrayFormatter<'a>),
 }
@@ -42,6 +43,7 @@ impl<'a> Key<'a> {
             DataType::Binary => Kind::Bytes(array.as_binary()),
             DataType::BinaryView => Kind::BytesView(array.as_binary_view()),
             DataType::LargeBinary => Kind::LargeBytes(array.as_binary()),
+            DataType::Int64 => Kind::Whole(array.as_primitive()),
             other => Kind::Other(ArrayFormatter::try_new(array, &FORMAT).map_err(|error| {
                 Error::internal(format!("a column of type {other} cannot be a message key")).with_source(error)
             })?),
@@ -61,6 +63,12 @@ impl<'a> Key<'a> {
             Kind::Bytes(array) => array.value(row),
             Kind::BytesView(array) => array.value(row),
             Kind::LargeBytes(array) => array.value(row),
+            Kind::Whole(array) => {
+                self.text.clear();
+                // Writing to a string cannot fail.
+                write!(self.text, "{}", array.value(row)).ok();
+                self.text.as_bytes()
+            }
             Kind::Other(formatter) => {
                 self.text.clear();
                 // Writing to a string cannot fail.

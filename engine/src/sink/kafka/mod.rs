@@ -1,8 +1,10 @@
-//! The Kafka sink, at least once: rows as JSON, or dead letters with the bytes that came in. Everything up to a checkpoint is
-//! acknowledged by all replicas before it says so. It opens no transactions yet, and makes no topics.
+//! The Kafka sink, at least once: rows as JSON, dead letters with the bytes that came in, or rows between two stages in a form
+//! of our own. Everything up to a checkpoint is acknowledged by all replicas before it says so. It opens no transactions yet,
+//! and makes no topics but those between stages (`internal`).
 
 mod admin;
 mod dead_letter;
+mod internal;
 mod key;
 mod producer;
 
@@ -13,15 +15,18 @@ use arrow::array::{Array, RecordBatch};
 use rdkafka::message::{Header, OwnedHeaders};
 
 pub use self::admin::KafkaAdmin;
+pub use self::internal::ensure_internal_topic;
 pub use self::producer::Counts;
 
 use self::dead_letter::DeadLetters;
+use self::internal::Keys;
 use self::key::Key;
-use self::producer::{Outgoing, Producer};
+use self::producer::{Gaps, Outgoing, Producer};
 use super::json_rows::JsonRows;
 use super::{PrepareRequest, PreparedUnit, Sink};
+use crate::decode::internal::{RowEncoder, Stamp};
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{self, KafkaConnection};
+use crate::pipeline::settings::{self, InternalTopic, KafkaConnection};
 use crate::source::kafka::embedded::is_embedded;
 use crate::types::{Assignment, Hidden, Offset, StateUnit, Units, num_visible};
 
@@ -44,6 +49,11 @@ enum Content {
     /// With the bytes that their topic takes as one record.
     DeadLetters {
         bytes_max: usize,
+    },
+    /// Rows between two stages.
+    Internal {
+        rows: RowEncoder,
+        by: Vec<String>,
     },
 }
 
@@ -70,9 +80,18 @@ impl KafkaSink {
         KafkaSink::with(settings, Content::DeadLetters { bytes_max: MESSAGE_BYTES_MAX }, timeout)
     }
 
+    /// A sink of rows between two stages. The topic must be there ([`ensure_internal_topic`]).
+    pub(crate) fn open_internal(internal: &InternalTopic, stamp: Stamp, timeout: Duration) -> Result<KafkaSink> {
+        let rows = RowEncoder::new(&internal.columns, stamp)?;
+        let (connection, topic) = (internal.connection.clone(), internal.topic.clone());
+        let settings = settings::KafkaSink { connection, topic, key: None };
+        KafkaSink::with(&settings, Content::Internal { rows, by: internal.by.clone() }, timeout)
+    }
+
     fn with(settings: &settings::KafkaSink, mut content: Content, timeout: Duration) -> Result<KafkaSink> {
+        let gaps = if matches!(content, Content::Internal { .. }) { Gaps::Refused } else { Gaps::Possible };
         // What is written belongs to one epoch; waiting for more of it would only add to its latency.
-        let open = |batch_bytes| Producer::open(&settings.connection, &settings.topic, "0", batch_bytes, timeout);
+        let open = |bytes| Producer::open(&settings.connection, &settings.topic, "0", bytes, gaps, timeout);
         let mut producer = open(producer::BATCH_BYTES)?;
         let message_bytes_max = message_bytes_max(settings);
         if message_bytes_max < producer::BATCH_BYTES {
@@ -121,6 +140,14 @@ impl Sink for KafkaSink {
                 let letters = DeadLetters::of(batch)?;
                 for row in 0..batch.num_rows() {
                     self.producer.send(letters.outgoing(row, *bytes_max))?;
+                }
+            }
+            Content::Internal { rows, by } => {
+                rows.encode(batch, units)?;
+                let mut keys = Keys::of(batch, by)?;
+                for row in 0..rows.len() {
+                    let (key, value) = (Some(keys.bytes(row)), Some(rows.row(row)));
+                    self.producer.send(Outgoing { key, value, ..Outgoing::default() })?;
                 }
             }
         }
@@ -205,7 +232,9 @@ impl KafkaWriter {
     /// Waits at most `timeout` for the cluster; the topic must be there. Records wait up to `linger` for company.
     pub fn open(connection: &KafkaConnection, topic: &str, linger: Duration, timeout: Duration) -> Result<KafkaWriter> {
         let linger = linger.as_millis().min(900_000).to_string();
-        Ok(KafkaWriter { producer: Producer::open(connection, topic, &linger, producer::BATCH_BYTES, timeout)? })
+        Ok(KafkaWriter {
+            producer: Producer::open(connection, topic, &linger, producer::BATCH_BYTES, Gaps::Possible, timeout)?,
+        })
     }
 
     /// Sends a record; waits for room in the queue. The partition follows from the key as Java's producers have it.

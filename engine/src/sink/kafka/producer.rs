@@ -25,6 +25,9 @@ pub(super) const BATCH_BYTES: usize = 1_000_000;
 /// Bytes of a record that the client itself refuses to exceed.
 pub(super) const MESSAGE_BYTES_MAX: usize = 100 << 20;
 
+/// Of librdkafka: a record that is refused for good is the end of the client, so that none after it gets through.
+const GAPLESS: &str = "enable.gapless.guarantee";
+
 /// What a sink has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -72,7 +75,9 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_line(level as i32, facility, line);
+        // librdkafka calls the option experimental, each time that a client has it; what it does is what we count on.
+        let is_known = facility == "CONFWARN" && line.contains(GAPLESS);
+        log_line(if is_known { RDKafkaLogLevel::Debug } else { level } as i32, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -102,6 +107,14 @@ impl ProducerContext for Deliveries {
             }
         }
     }
+}
+
+/// Whether records may follow one that the cluster refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gaps {
+    Possible,
+    /// The client is finished with the first refusal: nothing that was sent after it gets through.
+    Refused,
 }
 
 /// A record to be sent. The bytes are copied.
@@ -160,9 +173,13 @@ impl Producer {
         topic: &str,
         linger: &str,
         batch_bytes: usize,
+        gaps: Gaps,
         timeout: Duration,
     ) -> Result<Producer> {
-        let config = producer_config(connection, linger, batch_bytes);
+        let mut config = producer_config(connection, linger, batch_bytes);
+        if gaps == Gaps::Refused {
+            config.set(GAPLESS, "true");
+        }
         let deliveries = Deliveries { topic: topic.to_owned(), ..Deliveries::default() };
         let client = config.create_with_context(deliveries).map_err(config_error)?;
         let producer = Producer { client, topic: topic.to_owned(), half: 0, records: 0, bytes: 0 };

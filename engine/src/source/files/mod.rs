@@ -8,6 +8,8 @@ mod listing;
 mod parquet;
 mod reader;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

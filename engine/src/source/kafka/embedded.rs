@@ -2,12 +2,12 @@
 //! on loopback. It keeps about 5 MB or 100 000 records a partition and forgets the oldest beyond that, knows no transactions'
 //! control records, no positions by time, and no admin requests: a real broker is needed for those.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaType;
 
 use super::native::set_group_delay;
@@ -19,7 +19,7 @@ const GROUP_DELAY_MS: i32 = 100;
 
 /// The clusters of this process. A client of one needs other waiting times than with a real broker, and is known by its address
 /// alone, since it is made from the same pipeline file.
-static RUNNING: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static RUNNING: Mutex<BTreeMap<String, Weak<Client<DefaultClientContext>>>> = Mutex::new(BTreeMap::new());
 
 /// Defaults for consumers of the embedded cluster: it answers a fetch only when its waiting time is over, even when a record has
 /// come, and forms a group anew only after the session timeout.
@@ -33,12 +33,25 @@ pub(super) fn consumer_defaults(bootstrap_servers: &str) -> &'static [(&'static 
 
 /// Whether this is the address of a cluster in this process.
 pub(crate) fn is_embedded(bootstrap_servers: &str) -> bool {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).contains(bootstrap_servers)
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).contains_key(bootstrap_servers)
+}
+
+/// Creates a topic on a cluster in this process; whether it was created, or was there. A cluster answers no admin request.
+pub(crate) fn make_topic(bootstrap_servers: &str, topic: &str, num_partitions: u32) -> Result<bool> {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).get(bootstrap_servers).and_then(Weak::upgrade);
+    let gone = || Error::internal("the embedded kafka cluster is gone");
+    let client = running.ok_or_else(gone)?;
+    let number = i32::try_from(num_partitions).unwrap_or(i32::MAX);
+    match client.mock_cluster().ok_or_else(gone)?.create_topic(topic, number, 1) {
+        Ok(()) => Ok(true),
+        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAlreadyExists) => Ok(false),
+        Err(error) => Err(Error::invalid(format!("topic `{topic}` cannot be created")).with_source(error)),
+    }
 }
 
 /// A cluster of one broker; it ends with this value.
 pub struct EmbeddedKafka {
-    client: Client<DefaultClientContext>,
+    client: Arc<Client<DefaultClientContext>>,
     bootstrap_servers: String,
 }
 
@@ -63,7 +76,9 @@ impl EmbeddedKafka {
             Some(cluster) => cluster.bootstrap_servers(),
             None => return Err(Error::internal("the embedded kafka cluster does not start")),
         };
-        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).insert(bootstrap_servers.clone());
+        let client = Arc::new(client);
+        let running = Arc::downgrade(&client);
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).insert(bootstrap_servers.clone(), running);
         Ok(EmbeddedKafka { client, bootstrap_servers })
     }
 

@@ -132,7 +132,7 @@ impl Reader {
         if self.opening.settings.until == Until::Forever || self.has_said_end || !self.messages.is_empty() {
             return;
         }
-        if !self.is_assigned {
+        if !self.is_assigned || !(self.has_ends || self.take_late_ends()) {
             return;
         }
         self.stop_ended();

@@ -9,7 +9,8 @@
 //! - *Partitions found while running* (every `metadata_refresh` the group looks) start at their beginning, also under `latest`:
 //!   the caller says [`crate::source::StartAt::Beginning`] for a partition without a stored position whose topic has stored positions, which
 //!   holds over restarts; and a partition that was not there when this source opened starts there anyway.
-//! - *`until: now`.* Ends are taken once, when the source opens, of all partitions, and are those of committed records. A record
+//! - *`until: now`.* Ends are taken once, when the source opens (behind another stage: when that has written all, which its
+//!   [`Gate`] says), of all partitions, and are those of committed records. A record
 //!   past them is not delivered. A member of a group ends with the group: when its own partitions have ended and the positions
 //!   that others reported ([`Source::report`]) are at the ends of all the rest; until then it stays, and takes over what a
 //!   member leaves behind. After [`SourceEvent::End`] the group may still assign more, and `End` then comes again.
@@ -17,15 +18,19 @@
 mod connection;
 pub mod embedded;
 mod group;
+mod key_check;
 mod native;
 mod opening;
 mod pace;
 mod partitioner;
 mod partitions;
+mod peek;
 mod reader;
 mod start;
 
-pub use partitioner::Partitioner;
+pub use key_check::KeyCheck;
+pub use partitioner::partition;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,7 +41,7 @@ use rdkafka::config::ClientConfig;
 use self::native::{Consumer, Entry};
 use self::partitions::Started;
 use self::reader::{BLOCKS_WAITING, Command, Reader};
-use super::{AssignmentNumbers, PartitionProgress, Source, SourceEvent, StartAt, Waker};
+use super::{AssignmentNumbers, Gate, PartitionProgress, Source, SourceEvent, StartAt, Waker};
 use crate::error::{Error, Result};
 use crate::pipeline::settings;
 use crate::types::{Assignment, Offset};
@@ -44,6 +49,7 @@ use crate::types::{Assignment, Offset};
 #[cfg(test)]
 pub(crate) use self::connection::testing;
 pub(crate) use self::connection::{client_config, client_error, config_error, log_line, now, set_all};
+pub(crate) use self::peek::peek;
 
 /// Who shares the topics' partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub struct Opening {
     pub numbers: AssignmentNumbers,
     /// The worker's waker.
     pub waker: Waker,
+    /// Of a bounded source behind another stage: opens when that stage has written all.
+    pub gate: Option<Gate>,
 }
 
 /// A Kafka source; see the module.

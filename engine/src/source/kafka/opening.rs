@@ -55,6 +55,10 @@ impl Topics {
     }
 }
 
+fn newest(places: &[(Arc<str>, i32)]) -> Vec<Entry> {
+    places.iter().map(|(topic, partition)| Entry::new(topic, *partition, NEWEST)).collect()
+}
+
 impl Reader {
     /// Learns what topics there are and joins the group, or takes all partitions. Waits for a broker as long as it takes.
     pub(super) fn open(&mut self) -> Result<(), Halt> {
@@ -66,13 +70,11 @@ impl Reader {
         }
         self.has_contact = true;
         let all = self.topics.partitions();
-        if self.opening.settings.until == Until::Now {
-            let newest: Vec<Entry> =
-                all.iter().map(|(topic, partition)| Entry::new(topic, *partition, NEWEST)).collect();
+        if self.opening.settings.until == Until::Now && self.opening.gate.is_none() {
+            let newest = newest(&all);
             let ends = self.patiently(|reader| reader.consumer.list_offsets(&newest, PATIENT_QUESTION))?;
-            for (place, end) in all.iter().zip(self.positions(ends)?) {
-                self.topics.ends.insert(place.clone(), end);
-            }
+            let ends = self.positions(ends)?;
+            self.set_ends(&all, ends);
         }
         match self.opening.membership {
             Membership::Group => self.consumer.subscribe(&names).map_err(|error| {
@@ -86,6 +88,38 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    fn set_ends(&mut self, places: &[(Arc<str>, i32)], ends: Vec<i64>) {
+        self.topics.ends.extend(places.iter().cloned().zip(ends));
+        self.has_ends = true;
+    }
+
+    /// Takes the ends of a source behind another stage, once that has written all. Whether they are there now.
+    pub(super) fn take_late_ends(&mut self) -> bool {
+        if !self.opening.gate.as_ref().is_some_and(crate::source::Gate::is_open) {
+            return false;
+        }
+        let all = self.topics.partitions();
+        let asked = self.consumer.list_offsets(&newest(&all), QUESTION);
+        let ends = match asked {
+            Ok(found) if found.iter().all(|entry| entry.error.is_none()) => {
+                found.into_iter().map(|entry| entry.offset).collect()
+            }
+            Ok(_) | Err(_) => {
+                tracing::debug!(
+                    source = &*self.opening.source,
+                    "kafka does not say where an internal topic ends; asking again"
+                );
+                return false;
+            }
+        };
+        self.set_ends(&all, ends);
+        let ends = &self.topics.ends;
+        for held in self.partitions.iter_mut() {
+            held.end = Some(ends.get(&(held.place.topic.clone(), held.place.partition)).copied().unwrap_or(0));
+        }
+        true
     }
 
     fn num_partitions(&mut self, topic: &Arc<str>) -> Result<i32, Halt> {
@@ -246,7 +280,7 @@ impl Reader {
             let position = self.go_on(assignment, resolved.map_err(|gone| gone.into_error(place))?);
             answers.push((assignment, position));
             let end = self.topics.ends.get(&(topic, partition)).copied().unwrap_or(0);
-            let end = (self.opening.settings.until == Until::Now).then_some(end);
+            let end = (self.opening.settings.until == Until::Now && self.has_ends).then_some(end);
             self.partitions.start(assignment, position, end);
         }
         self.fetch_started();

@@ -6,27 +6,25 @@ use std::ptr;
 
 use rdkafka_sys as sys;
 
-/// How producers choose the partition of a message with a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Partitioner {
-    /// Murmur2, as Kafka's Java client and those that follow it (kafka-python, franz-go, sarama by choice).
-    Murmur2,
-    /// CRC32, the default of librdkafka and of what is built on it (confluent-kafka for Python, Go and .NET).
-    Crc32,
+use crate::pipeline::settings::Partitioner;
+
+/// The partition of `key` in a topic of `num_partitions`.
+#[must_use]
+pub fn partition(partitioner: Partitioner, key: &[u8], num_partitions: u32) -> i32 {
+    let function = match partitioner {
+        Partitioner::Murmur2 => sys::rd_kafka_msg_partitioner_murmur2,
+        Partitioner::Crc32 => sys::rd_kafka_msg_partitioner_consistent,
+    };
+    let count = i32::try_from(num_partitions.max(1)).unwrap_or(i32::MAX);
+    // SAFETY: both read `key` for its length and nothing else; the topic and the opaque pointers are not looked at.
+    unsafe { function(ptr::null(), key.as_ptr().cast(), key.len(), count, ptr::null_mut(), ptr::null_mut()) }
 }
 
-impl Partitioner {
-    /// The partition of `key` in a topic of `num_partitions`.
-    #[must_use]
-    pub fn partition(self, key: &[u8], num_partitions: u32) -> i32 {
-        let function = match self {
-            Partitioner::Murmur2 => sys::rd_kafka_msg_partitioner_murmur2,
-            Partitioner::Crc32 => sys::rd_kafka_msg_partitioner_consistent,
-        };
-        let count = i32::try_from(num_partitions.max(1)).unwrap_or(i32::MAX);
-        // SAFETY: both read `key` for its length and nothing else; the topic and the opaque pointers are not looked at.
-        unsafe { function(ptr::null(), key.as_ptr().cast(), key.len(), count, ptr::null_mut(), ptr::null_mut()) }
-    }
+/// The partition that a key belongs to; `None` of one that may go anywhere: librdkafka's default spreads empty keys.
+#[must_use]
+pub(super) fn partition_of(partitioner: Partitioner, key: &[u8], num_partitions: u32) -> Option<i32> {
+    let goes_anywhere = partitioner == Partitioner::Crc32 && key.is_empty();
+    (!goes_anywhere && num_partitions > 0).then(|| partition(partitioner, key, num_partitions))
 }
 
 #[cfg(test)]
@@ -44,13 +42,20 @@ mod tests {
         ];
         for (key, hash) in known {
             let positive = hash & 0x7fff_ffff;
-            assert_eq!(Partitioner::Murmur2.partition(key.as_bytes(), 1_000_003), positive % 1_000_003, "{key}");
+            assert_eq!(partition(Partitioner::Murmur2, key.as_bytes(), 1_000_003), positive % 1_000_003, "{key}");
         }
+    }
+
+    #[test]
+    fn a_key_that_may_go_anywhere_belongs_to_no_partition() {
+        assert_eq!(partition_of(Partitioner::Crc32, b"", 3), None);
+        assert_eq!(partition_of(Partitioner::Murmur2, b"", 3), Some((0x106E_08D9 % 3) as i32));
+        assert_eq!(partition_of(Partitioner::Murmur2, b"x", 0), None);
     }
 
     #[test]
     fn crc32_is_the_usual_one() {
         // The check value of CRC-32/ISO-HDLC.
-        assert_eq!(i64::from(Partitioner::Crc32.partition(b"123456789", 1_000_003)), 0xcbf4_3926_i64 % 1_000_003);
+        assert_eq!(i64::from(partition(Partitioner::Crc32, b"123456789", 1_000_003)), 0xcbf4_3926_i64 % 1_000_003);
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Reader {
     /// Whether the group has said what is ours, be it nothing.
     pub(super) is_assigned: bool,
     pub(super) has_said_end: bool,
+    /// Of a bounded source: whether its ends were taken.
+    pub(super) has_ends: bool,
     /// When the group was last asked how far its members are.
     pub(super) asked_group_at: Option<Instant>,
     /// Whether fetching stopped because nobody takes records.
@@ -107,6 +109,7 @@ impl Reader {
             release_within,
             is_assigned: false,
             has_said_end: false,
+            has_ends: false,
             asked_group_at: None,
             is_stalled: false,
             said_down_at: None,

@@ -40,6 +40,8 @@ fn settings(kafka: &EmbeddedKafka, topics: &[&str]) -> settings::KafkaSource {
         rate_limit: None,
         on_data_loss: DataLossPolicy::Fail,
         metadata_refresh: Duration::from_secs(1),
+        partitioner: None,
+        trusts_timestamps: false,
     }
 }
 
@@ -64,11 +66,14 @@ fn each_option_that_the_source_owns_is_refused_in_a_file() {
             rate_limit: None,
             on_data_loss: DataLossPolicy::Fail,
             metadata_refresh: Duration::from_secs(1),
+            partitioner: None,
+            trusts_timestamps: false,
         },
         membership: Membership::Group,
         max_record_bytes: 1 << 20,
         numbers: AssignmentNumbers::default(),
         waker: Waker::new().0,
+        gate: None,
     };
     testing::assert_owned_options_are_refused(|connection| consumer_config(&opening(connection)));
 }
@@ -300,6 +305,7 @@ fn an_option_of_the_user_is_passed_through_and_the_engines_own_are_not() {
         max_record_bytes: 1 << 20,
         numbers: AssignmentNumbers::default(),
         waker,
+        gate: None,
     };
     let config = consumer_config(&opening);
     assert_eq!(config.get("fetch.wait.max.ms"), Some("50"));

@@ -72,9 +72,16 @@ impl Worker {
     ) -> Worker {
         let (waker, woken) = Waker::new();
         let source = "s".into();
-        let source =
-            KafkaSource::open(Opening { source, settings, membership, max_record_bytes: 16 << 20, numbers, waker })
-                .unwrap();
+        let source = KafkaSource::open(Opening {
+            source,
+            settings,
+            membership,
+            max_record_bytes: 16 << 20,
+            numbers,
+            waker,
+            gate: None,
+        })
+        .unwrap();
         Worker {
             source,
             woken,
