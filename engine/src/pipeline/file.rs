@@ -11,6 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
+use super::defaults::{
+    hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
+    ten_seconds, threshold, two_hours,
+};
 use super::forms::{Named, OptionText, Secret, Text};
 use super::text::{ByteSize, ColumnSpec, Listen, TimestampMillis};
 
@@ -479,56 +483,4 @@ pub(super) enum DeliveryFile {
     AtLeastOnce,
     /// Nothing is lost or doubled.
     ExactlyOnce,
-}
-
-fn millis(millis: u64) -> Text<Duration> {
-    Text(Duration::from_millis(millis))
-}
-
-fn second() -> Text<Duration> {
-    millis(1_000)
-}
-
-fn minute() -> Text<Duration> {
-    millis(60_000)
-}
-
-fn ten_seconds() -> Text<Duration> {
-    millis(10_000)
-}
-
-fn hour() -> Text<Duration> {
-    millis(3_600_000)
-}
-
-fn two_hours() -> Text<Duration> {
-    millis(2 * 3_600_000)
-}
-
-fn ninety_days() -> Text<Duration> {
-    millis(90 * 86_400_000)
-}
-
-fn mebibyte() -> Text<ByteSize> {
-    Text(ByteSize(1 << 20))
-}
-
-fn parquet_bytes() -> Text<ByteSize> {
-    Text(ByteSize(128 << 20))
-}
-
-fn parquet_rows() -> u64 {
-    1_000_000
-}
-
-fn rejection_window() -> u64 {
-    10_000
-}
-
-fn retain() -> u64 {
-    10
-}
-
-fn threshold() -> f64 {
-    0.70
 }

@@ -1,9 +1,9 @@
 //! Tests of the state as tables: keys by name, deltas applied, and nothing but reading.
 
-use arrow::array::Int64Array;
 use super::*;
 use crate::checkpoint::state::{Part, write_snapshot};
 use crate::checkpoint::testing::{AnyStore, InMemory, StorePath};
+use arrow::array::Int64Array;
 
 fn unit() -> StateUnit {
     StateUnit { source: "events".into(), topic: "t".into(), partition: 4 }
