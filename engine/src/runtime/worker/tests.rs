@@ -7,16 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array as _, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
-use object_store::path::Path as StorePath;
 use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::runtime::Runtime;
 
 use super::*;
 use crate::checkpoint::inspect::Inspector;
-use crate::checkpoint::testing::{Fault, FaultStore, Operation};
+use crate::checkpoint::testing::{AnyStore, Fault, FaultStore, InMemory, Operation, StorePath};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Snapshot, StateKind, Stores, layout};
 use crate::decode::Decoder;
 use crate::observe::latency::Latency;
@@ -280,7 +277,7 @@ impl World {
     fn stores(&self, faults: &Arc<Faults>) -> Stores {
         let faults = Arc::clone(faults);
         let stores = Stores::new(|_| None);
-        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn ObjectStore>, move |_, operation, path| {
+        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn AnyStore>, move |_, operation, path| {
             faults.decide(operation, path)
         });
         stores.register(PATH, Arc::new(store), StorePath::from("c"));
