@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::settings::Source;
 use crate::source::AssignmentNumbers;
 use crate::source::files::{StoredBlock, StoredRows};
-use crate::types::{Assignment, EventTime, Hidden, Units, Watermark};
+use crate::types::{Assignment, EventTime, HIDDEN_W, Hidden, Units, Watermark, num_visible};
 
 /// Blocks that are read before they are decoded.
 const BLOCKS_AHEAD: usize = 4;
@@ -132,7 +132,7 @@ impl Reading {
         };
         // Without an event time there is nothing to sort by.
         let is_sorted = source.event_time.is_some();
-        let one_unit = OneUnit { assignment: numbers.next(), num_rows: 0, watermark: Watermark::NONE };
+        let one_unit = OneUnit::new(numbers.next());
         // Windows behind a topic of their own have other keys: there is none that they all have.
         let keys = match (&source.repartition, behind) {
             (_, Some(_)) => Vec::new(),
@@ -376,13 +376,32 @@ impl Decoding<'_> {
 
 /// Rows of all units of a source as those of one: how far it has come.
 #[derive(Debug)]
-struct OneUnit {
+pub(super) struct OneUnit {
     assignment: Assignment,
     num_rows: i64,
     watermark: Watermark,
 }
 
 impl OneUnit {
+    /// The beginning of a unit; the assignment is new.
+    pub(super) fn new(assignment: Assignment) -> OneUnit {
+        OneUnit { assignment, num_rows: 0, watermark: Watermark::NONE }
+    }
+
+    /// The next rows with positions in this unit, and the offset of the first.
+    pub(super) fn place(&mut self, batch: &RecordBatch) -> Result<(i64, RecordBatch)> {
+        let (first, w) = self.advance(Hidden::of(batch)?.event_time.values());
+        let hidden = num_visible(batch);
+        let mut columns = batch.columns().to_vec();
+        columns[hidden] = Arc::new(UInt32Array::from(vec![self.assignment.0; w.len()]));
+        columns[hidden + 1] = Arc::new(Int64Array::from_iter_values((first..).take(w.len())));
+        columns[hidden + HIDDEN_W] = Arc::new(Int64Array::from(w));
+        let placed = RecordBatch::try_new(batch.schema(), columns);
+        let placed =
+            placed.map_err(|error| Error::internal("rows cannot be given other positions").with_source(error))?;
+        Ok((first, placed))
+    }
+
     /// The next rows: the offset of the first, and W before each.
     fn advance(&mut self, times: &[i64]) -> (i64, Vec<Option<i64>>) {
         let first = self.num_rows;

@@ -4,6 +4,7 @@
 use arrow::array::{Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 
+use super::order::OneUnit;
 use super::tally::{Counts, RejectedRecord, Rejections, Tally};
 use crate::decode::{Decoder, Reason};
 use crate::error::{Error, Result};
@@ -67,8 +68,31 @@ impl Turns {
 
     /// Takes a block of one source; `units` names all units in it.
     pub(crate) fn take(&mut self, source: usize, block: FileBlock, units: &Units) -> Result<Turn> {
+        self.take_turn(source, block, units, None)
+    }
+
+    /// As [`Turns::take`], with the rows of all units as those of one, in the order in which they come.
+    pub(super) fn take_as_one(
+        &mut self,
+        source: usize,
+        block: FileBlock,
+        units: &Units,
+        one: &mut OneUnit,
+    ) -> Result<Turn> {
+        self.take_turn(source, block, units, Some(one))
+    }
+
+    fn take_turn(&mut self, source: usize, block: FileBlock, units: &Units, one: Option<&mut OneUnit>) -> Result<Turn> {
         let Accepted { batch, mut rejected } = self.accept(source, StoredBlock::File(block), units)?;
-        let origin = Origin::own(&batch, units)?;
+        let mut origin = Origin::own(&batch, units)?;
+        let batch = match one {
+            None => batch,
+            Some(one) => {
+                let (first, placed) = one.place(&batch)?;
+                origin.first = Some(first);
+                placed
+            }
+        };
         let output = self.graphs[0].run(vec![(source, batch)])?;
         let failed = output.rejected.into_iter().map(|row| origin.rejected(row.row, &row.failure));
         let failed = failed.collect::<Result<Rejections>>()?;

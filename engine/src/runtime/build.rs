@@ -37,6 +37,7 @@ use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
 use crate::source::kafka::{KafkaSource, KeyCheck, Membership, Opening};
 use crate::source::{AssignmentNumbers, Gate, Source, Waker};
+use crate::types::Assignment;
 use tidemill_udfs::functions::Models;
 
 /// What a sink's rows are.
@@ -377,6 +378,11 @@ pub(crate) struct Alone<'a> {
 impl<'a> Alone<'a> {
     pub(crate) fn new(env: &'a BTreeMap<String, String>, io: &'a Handle, waker: Waker) -> Alone<'a> {
         Alone { numbers: AssignmentNumbers::default(), io, env, waker }
+    }
+
+    /// The number of an assignment that no source gives out.
+    pub(crate) fn number(&self) -> Assignment {
+        self.numbers.next()
     }
 
     pub(crate) fn open(&self, source: &SourceSettings) -> Result<Box<dyn Source>> {

@@ -286,6 +286,35 @@ fn on_the_embedded_broker_rows_go_through_both_topics_once_and_a_second_run_goes
 }
 
 #[test]
+fn a_preview_brings_the_rows_of_a_key_together_as_a_run_does() {
+    let kafka = EmbeddedKafka::start().unwrap();
+    kafka.create_topic("cards", 2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = load(&with_places(&file(kafka.bootstrap_servers(), folder.path(), HISTORY)));
+    let connection = &kafka_of(&pipeline).connection;
+    let mut writer = KafkaWriter::open(connection, "cards", Duration::ZERO, Duration::from_secs(20)).unwrap();
+    for id in 0..200 {
+        let record = format!(
+            r#"{{"id": {id}, "user_id": 7, "merchant": "m", "amount": 1, "ts": {}}}"#,
+            1_700_000_000_000_i64 + id
+        );
+        writer.write(Some(id.to_string().as_bytes()), Some(record.as_bytes())).unwrap();
+    }
+    writer.flush(Duration::from_secs(20)).unwrap();
+    let settings = crate::replay::PreviewSettings {
+        num_rows: 200,
+        tables: vec!["places".to_owned()],
+        timeout: Duration::from_secs(20),
+        from_start: true,
+    };
+    let seen = crate::replay::preview(&pipeline, &BTreeMap::new(), &settings).unwrap();
+    let counts = seen.tables[0].1["n"].as_primitive::<Int64Type>().clone();
+    assert_eq!(counts.len(), 200);
+    // About half of the rows are in either partition.
+    assert!(counts.values().iter().any(|count| *count > 150), "{counts:?}");
+}
+
+#[test]
 fn records_in_other_partitions_than_their_keys_belong_to_are_counted() {
     let kafka = EmbeddedKafka::start().unwrap();
     kafka.create_topic("cards", 4).unwrap();

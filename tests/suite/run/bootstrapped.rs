@@ -150,7 +150,7 @@ fn a_pipeline_that_begins_with_an_archive_answers_what_one_that_saw_the_whole_to
     }
     far.finish(1);
     whole.finish(2);
-    are_equal(&far.answers(), &from(&whole.features(), &end));
+    are_equal(&far.answers(), &from(&whole.answers(), &end));
 }
 
 /// History as `tidemill generate` writes it, by event time and without positions; the topic begins where it ends.
@@ -169,7 +169,7 @@ fn plain_history_is_loaded(bench: &Bench, partitioner: &str, middle: &BTreeMap<i
     let ended = bootstrap(&loaded, "history.parquet", &["--at", "earliest", "--partitioner", partitioner]);
     assert_eq!(ended.code, Some(0), "{}", ended.log);
     loaded.finish(2);
-    are_equal(&loaded.answers(), &from(&whole.features(), middle));
+    are_equal(&loaded.answers(), &from(&whole.answers(), middle));
 }
 
 #[test]

@@ -52,9 +52,10 @@ fn run_with_kills(line: &Fraud<'_>, num_records: i64, kills: &[Kill], workers: u
 }
 
 /// Sends transactions, kills runs over them, replays the archive, and compares.
-fn is_served_as_replayed(bench: &Bench, count: i64, days: &str, kills: &[Kill], workers: usize) {
+fn is_served_as_replayed(bench: &Bench, count: i64, users: &str, kills: &[Kill], workers: usize) {
     let number = count.to_string();
-    let world = ["--count", &number, "--from", "2026-01-01", "--days", days, "--seed", "7"];
+    // Longer than the longest frame, so that there are rows with all of their history.
+    let world = ["--count", &number, "--users", users, "--from", "2026-01-01", "--days", "52", "--seed", "7"];
     let faults = [
         "--malformed",
         "0.005",
@@ -121,11 +122,11 @@ fn a_million_transactions_answered_by_killed_runs_are_answered_the_same_in_repla
         Kill { workers: 1, records: 250_000, rate_limit: None },
         Kill { workers: 2, records: 600_000, rate_limit: None },
     ];
-    is_served_as_replayed(&Bench::new(PARTITIONS), 1_000_000, "52", &kills, 4);
+    is_served_as_replayed(&Bench::new(PARTITIONS), 1_000_000, "9000", &kills, 4);
 }
 
 #[test]
 fn state_and_archive_of_a_killed_run_on_s3_are_answered_the_same_in_replay() {
     let kills = [Kill { workers: 2, records: 20_000, rate_limit: Some(6_000) }];
-    is_served_as_replayed(&Bench::on_s3(PARTITIONS), 50_000, "4", &kills, 1);
+    is_served_as_replayed(&Bench::on_s3(PARTITIONS), 50_000, "2000", &kills, 1);
 }
