@@ -420,7 +420,7 @@ fn rows_beyond_memory_are_sorted_on_disk() {
     let bench = Bench::new(STORED);
     for file in 0..20 {
         let ids = 100 + file * 5_000..100 + (file + 1) * 5_000;
-        bench.put(&format!("{file}.parquet"), &plain(ids, |id| id * 7_919 % 1_000, 300));
+        bench.put(&format!("{file:02}.parquet"), &plain(ids, |id| id * 7_919 % 1_000, 300));
     }
     // 30 MB of notes in 16 MiB.
     let (rows, _) = bench.replay(Order::EventTime, 16 << 20).unwrap();
