@@ -219,3 +219,23 @@ fn what_was_added_to_a_version_is_read_back_and_absent_in_older_manifests() {
         assert_eq!(newer.to_bytes().unwrap_err().kind(), ErrorKind::Internal, "{covered}");
     }
 }
+
+#[test]
+fn a_schedule_says_from_which_record_on_which_models_served() {
+    let models = |version: &str| {
+        let served =
+            ServedModel { version: version.to_owned(), sha256: version.repeat(64), threshold: "0.7".to_owned() };
+        BTreeMap::from([("fraud".to_owned(), served)])
+    };
+    let serving = |from, version| Serving { from: offset(from), models: models(version) };
+    let first = schedule_after(Vec::new(), offset(5), &models("a"));
+    assert_eq!(first, [serving(5, "a")]);
+    // The same models go on; others begin where they begin.
+    assert_eq!(schedule_after(first.clone(), offset(9), &models("a")), first);
+    let second = schedule_after(first.clone(), offset(9), &models("b"));
+    assert_eq!(second, [serving(5, "a"), serving(9, "b")]);
+    // What had served nothing, because a sink went back, is forgotten.
+    assert_eq!(schedule_after(second.clone(), offset(9), &models("a")), first);
+    assert_eq!(schedule_after(second, offset(7), &models("c")), [serving(5, "a"), serving(7, "c")]);
+    assert_eq!(schedule_after(first, offset(5), &BTreeMap::new()), []);
+}
