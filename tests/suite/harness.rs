@@ -83,6 +83,39 @@ pub(crate) fn produce<'a>(topic: &str, records: impl IntoIterator<Item = (i32, &
     producer.flush(Duration::from_secs(60)).unwrap();
 }
 
+/// Produces records whose partition the producer chooses by their key, as librdkafka's option `partitioner` says.
+pub(crate) fn produce_by_key<'a>(
+    topic: &str,
+    partitioner: &str,
+    records: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker())
+        .set("linger.ms", "5")
+        .set("enable.idempotence", "true")
+        .set("partitioner", partitioner)
+        .create()
+        .unwrap();
+    for (key, value) in records {
+        let mut record = BaseRecord::to(topic).key(key).payload(value);
+        while let Err((error, refused)) = producer.send(record) {
+            assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
+            record = refused;
+            producer.poll(Duration::from_millis(10));
+        }
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+/// Where each partition of a topic ends.
+pub(crate) fn end_offsets(topic: &str) -> BTreeMap<i32, i64> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
+    let end = |partition| consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap().1;
+    partitions.map(|partition| (partition, end(partition))).collect()
+}
+
 /// A record as a test looks at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {

@@ -2,10 +2,12 @@
 //! second process does, what is refused with which exit code, and what `/metrics` and the log say meanwhile.
 
 mod bench;
+mod bootstrapped;
 mod buried;
 mod crash;
 mod dead_letters;
 mod demo;
+mod fraud;
 mod generated;
 mod live;
 mod observed;
@@ -13,5 +15,6 @@ mod outage;
 mod refused;
 mod repartition;
 mod replayed;
+mod served;
 mod shared;
 mod windows;

@@ -2,6 +2,7 @@
 //! checkpoints nor the pipeline's own sinks.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::{Environment, PipelineFile, load, print};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{FileFormat, Pipeline};
 use crate::replay::output::OutputFile;
-use crate::replay::{Counts, Input, Order, Progress, Replay, compare_files};
+use crate::replay::{Counts, Input, Order, Progress, Replay, compare_files, default_workers};
 use crate::runtime::clock;
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,13 @@ pub(crate) struct ReplayArguments {
     /// Parquet sink with `positions: true`), else by event time if the pipeline has windows, else as the input has them.
     #[arg(long, value_enum)]
     order: Option<Order>,
+    /// Number of threads that compute; one for each processor when it is not given. The rows do not depend on it.
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// The checkpoints of the run that wrote the input: each row is scored by the model, with the threshold, that scored it then. As
+    /// served only.
+    #[arg(long, value_name = "CHECKPOINT_PATH")]
+    models_of: Option<String>,
     /// Hold the rows of a sink against Parquet, a file or a folder, bit for bit; it is an error when they differ. Once per sink.
     #[arg(long, value_name = "[SINK=]PATH")]
     compare: Vec<String>,
@@ -82,7 +90,10 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     };
     let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
     let comparisons = comparisons(&pipeline, &selected, arguments)?;
-    let replay = Replay::open(&pipeline, environment, &inputs, arguments.order)?.strict(arguments.strict);
+    let num_workers = arguments.workers.unwrap_or_else(default_workers);
+    let models_of = arguments.models_of.as_deref();
+    let replay = Replay::open_with(&pipeline, environment, &inputs, arguments.order, num_workers, models_of)?;
+    let replay = replay.strict(arguments.strict);
     let orders: Vec<Order> = replay.orders().collect();
     let mut files = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {

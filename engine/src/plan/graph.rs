@@ -286,11 +286,18 @@ impl Graph {
             for run in hidden.unit.values().chunk_by(|a, b| a == b) {
                 let (unit, begin) = (Assignment(run[0]), EventTime::from_micros(hidden.event_time.value(row)));
                 row += run.len();
-                for (window, info) in self.windows.iter_mut().zip(&self.operators) {
-                    if info.source == *source && !window.holds(unit) {
-                        window.add_unit(unit, Some(begin))?;
-                    }
-                }
+                self.begin_unit(*source, unit, begin)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a unit of a source whose log begins with a row of event time `begin`, if it is not there. For a graph that sees
+    /// only some of the unit's rows, all those of their keys: which rows were the first is the unit's affair, not theirs.
+    pub fn begin_unit(&mut self, source: usize, unit: Assignment, begin: EventTime) -> Result<()> {
+        for (window, info) in self.windows.iter_mut().zip(&self.operators) {
+            if info.source == source && !window.holds(unit) {
+                window.add_unit(unit, Some(begin))?;
             }
         }
         Ok(())

@@ -200,9 +200,13 @@ impl Lineage<'_> {
         let refuse = |clause: &str, reason: String, alternative: &str| Err(Refusal::new(clause, reason, alternative));
         let logs = self.logs_of(input);
         let [log] = logs.as_slice() else {
-            let names: Vec<String> = logs.iter().map(|log| self.name_of(*log)).collect();
+            let name = |log: &Log| match log {
+                Log::Source(source) => self.sources[*source].name.as_str(),
+                Log::View(view) => self.views[*view].name,
+            };
+            let names: Vec<&str> = logs.iter().map(name).collect();
             let reason = format!(
-                "its rows come from several places ({}), whose order among each other is not fixed",
+                "its rows come from several sources ({}), whose order among each other is not fixed",
                 names.join(", ")
             );
             return refuse("OVER", reason, "write them to one topic with `repartition`, and select from that");

@@ -12,8 +12,8 @@ use arrow::datatypes::DataType;
 use tokio::runtime::Runtime;
 
 use super::needed::{Output, with_outputs};
-use super::order::{SORT_BYTES, sorted};
 use super::preview::{check_heard, positions};
+use super::sort::{SORT_BYTES, Sorter};
 use super::turn::Turns;
 use super::{Input, Progress, check_names, open_files};
 use crate::checkpoint::layout::file_name_part;
@@ -281,10 +281,15 @@ impl Loading {
                  (Java) or crc32 (librdkafka), or `partitioner` at the source, or load an archive with positions",
             )
         })?;
-        let mut sorted = sorted(io, &mut rows, self.source, turns, SORT_BYTES, |turns, _, waiting| {
-            tell(turns, waiting);
-            Ok(())
-        })?;
+        let mut sorter = Sorter::by_event_time(io.handle(), &turns.inputs.schema(self.source), SORT_BYTES)?;
+        while let Some(block) = io.block_on(rows.next())? {
+            let accepted = turns.accept(self.source, block, rows.units())?;
+            if accepted.batch.num_rows() > 0 {
+                sorter.push(accepted.batch)?;
+            }
+            tell(turns, rows.bytes_waiting());
+        }
+        let mut sorted = sorter.finish();
         while let Some(batch) = sorted.next()? {
             let batch = self.by_key(&batch, partitioner)?;
             turns.feed(self.source, batch)?;

@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 
 use super::compare::compare;
 use super::needed::{Output, with_outputs};
-use super::turn::{RejectedRecord, Turns};
+use super::tally::RejectedRecord;
+use super::turn::Turns;
 use super::visible_schema;
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{Pipeline, Place, SqlText};

@@ -5,18 +5,23 @@
 mod bootstrap;
 mod cases;
 mod compare;
+mod deal;
 mod difference;
 pub(crate) mod needed;
 mod order;
 pub(crate) mod output;
 mod preview;
+mod schedule;
 mod sort;
+mod tally;
 mod turn;
+mod workers;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
@@ -25,7 +30,7 @@ use tokio::runtime::Runtime;
 
 use crate::checkpoint::open_store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::settings::{FileFormat, Pipeline, Place, SqlText};
+use crate::pipeline::settings::{FileFormat, Pipeline, Place, Source, SqlText};
 use crate::plan::Plan;
 use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
@@ -38,8 +43,18 @@ use needed::Output;
 pub use order::Order;
 use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};
+use schedule::Schedule;
+pub use tally::{Counts, RejectedRecord};
 use turn::Turns;
-pub use turn::{Counts, RejectedRecord};
+
+/// More workers than this are not made.
+const WORKERS_MAX: usize = 128;
+
+/// Workers of a replay for which nobody says how many: one for each processor.
+#[must_use]
+pub fn default_workers() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
 
 /// Stored rows that stand in for a source's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +102,7 @@ pub struct Selected {
 }
 
 impl Replay {
-    /// Prepares a replay of all sinks of `pipeline`. Each source that they reach needs an input. Without an `order` each
+    /// Prepares a replay of all sinks of `pipeline` on `num_workers` threads; what comes out does not depend on their number. Each source that they reach needs an input. Without an `order` each
     /// source has its own: as served where its input says where its rows come from; else by event time where the pipeline has
     /// windows, and as the input has them where it has none.
     pub fn open(
@@ -95,14 +110,36 @@ impl Replay {
         env: &BTreeMap<String, String>,
         inputs: &[Input],
         order: Option<Order>,
+        num_workers: NonZeroUsize,
+    ) -> Result<Replay> {
+        Replay::open_with(pipeline, env, inputs, order, num_workers, None)
+    }
+
+    /// As [`Replay::open`]; with the checkpoints of a run in `models_of`, each row is scored by the model that scored it then.
+    pub fn open_with(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        inputs: &[Input],
+        order: Option<Order>,
+        num_workers: NonZeroUsize,
+        models_of: Option<&str>,
     ) -> Result<Replay> {
         check_names(pipeline, inputs)?;
         let pipeline = needed::needed(pipeline);
         let io = tasks::io_runtime()?;
-        let (plan, _) = runtime::compile(&pipeline, env, io.handle())?;
-        let turns = Turns::new(&pipeline, &plan)?;
+        let (plan, models) = runtime::compile(&pipeline, env, io.handle())?;
+        let read = |uri| {
+            let of_source = |source: &Source| Schedule::read(&io, env, uri, &source.name, &models);
+            pipeline.sources.iter().map(of_source).collect::<Result<Vec<_>>>()
+        };
+        let schedules = models_of.map(read).transpose()?;
+        // Workers share the models, which one of them must not change under another.
+        let has_changes = schedules.iter().flatten().any(Schedule::has_changes);
+        let num_workers = if has_changes { 1 } else { num_workers.get().min(WORKERS_MAX) };
+        let turns = Turns::for_workers(&pipeline, &plan, num_workers)?;
         let numbers = AssignmentNumbers::default();
         let has_windows = needed::may_have_windows(&pipeline);
+        let behind = pipeline.views.iter().find(|view| view.repartition.is_some()).map(|view| view.name.as_str());
         let mut readings = Vec::new();
         for (index, source) in pipeline.sources.iter().enumerate() {
             let Some(input) = inputs.iter().find(|input| input.source == source.name) else {
@@ -112,10 +149,15 @@ impl Replay {
                 )));
             };
             let opened = open_files(input, env, &io, &numbers);
-            let opened = opened.and_then(|rows| Reading::new(index, source, rows, order, has_windows, &numbers));
+            let opened =
+                opened.and_then(|rows| Reading::new(index, source, rows, order, has_windows, behind, &numbers));
             readings.push(opened.map_err(|error| error.context(format!("input of source {}", source.name)))?);
         }
-        let schema = |sink| turns.schema_with_positions(sink).cloned().unwrap_or_else(|| visible_schema(&plan, sink));
+        for (reading, schedule) in readings.iter_mut().zip(schedules.into_iter().flatten()) {
+            reading.set_schedule(schedule)?;
+        }
+        let schema =
+            |sink| turns.outputs.schema_with_positions(sink).cloned().unwrap_or_else(|| visible_schema(&plan, sink));
         let schemas = (0..pipeline.sinks.len()).map(schema).collect();
         Ok(Replay { io, schemas, turns, readings, is_strict: false })
     }
@@ -180,7 +222,7 @@ pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Inp
         .filter(|input| pipeline.sources.iter().any(|source| source.name == input.source))
         .cloned()
         .collect();
-    let replay = Replay::open(&pipeline, env, &inputs, None)?;
+    let replay = Replay::open(&pipeline, env, &inputs, None, default_workers())?;
     let schema = replay.sink_schema(0);
     let mut batches = Vec::new();
     let counts = replay.run(

@@ -10,7 +10,9 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::cases::all_columns;
 use super::needed::{Output, with_outputs};
-use super::turn::{Counts, Turns};
+use super::order::OneUnit;
+use super::tally::Counts;
+use super::turn::Turns;
 use super::visible_schema;
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{
@@ -77,6 +79,7 @@ pub fn preview(pipeline: &Pipeline, env: &BTreeMap<String, String>, settings: &P
             source: alone.open(&source)?,
             starts,
             units: Units::default(),
+            one_unit: goes_on_by_key(&pipeline, &source).then(|| OneUnit::new(alone.number())),
             is_assigned: false,
             has_ended: false,
         });
@@ -121,6 +124,11 @@ fn close(source: &mut dyn Source) {
     }
 }
 
+/// Whether a run sends the rows of a source through a topic of another key, on their way or at once.
+fn goes_on_by_key(pipeline: &Pipeline, source: &settings::Source) -> bool {
+    source.repartition.is_some() || pipeline.views.iter().any(|view| view.repartition.is_some())
+}
+
 /// The SELECT behind each table.
 fn outputs(pipeline: &Pipeline, wanted: &[String]) -> Result<Vec<Output>> {
     let (sinks, views, sources) = (&pipeline.sinks, &pipeline.views, &pipeline.sources);
@@ -154,6 +162,8 @@ struct Feed {
     source: Box<dyn Source>,
     starts: BTreeMap<StateUnit, Offset>,
     units: Units,
+    /// For all partitions: a run brings the rows of a key together.
+    one_unit: Option<OneUnit>,
     is_assigned: bool,
     has_ended: bool,
 }
@@ -181,8 +191,11 @@ impl Reading {
         self.tables.iter().all(|batches| num_rows(batches) >= self.num_rows)
     }
 
-    fn take(&mut self, source: usize, block: FileBlock, units: &Units) -> Result<()> {
-        let turn = self.turns.take(source, block, units)?;
+    fn take(&mut self, source: usize, block: FileBlock, units: &Units, one_unit: Option<&mut OneUnit>) -> Result<()> {
+        let turn = match one_unit {
+            None => self.turns.take(source, block, units)?,
+            Some(one_unit) => self.turns.take_as_one(source, block, units, one_unit)?,
+        };
         for (table, batches) in self.tables.iter_mut().zip(turn.outputs) {
             keep(table, batches, self.num_rows);
         }
@@ -216,8 +229,12 @@ fn read(
             while let Some(event) = feed.source.next_event()? {
                 heard = true;
                 match event {
-                    SourceEvent::Records(block) => reading.take(index, FileBlock::Records(block), &feed.units)?,
-                    SourceEvent::Rows(block) => reading.take(index, FileBlock::Rows(block), &feed.units)?,
+                    SourceEvent::Records(block) => {
+                        reading.take(index, FileBlock::Records(block), &feed.units, feed.one_unit.as_mut())?;
+                    }
+                    SourceEvent::Rows(block) => {
+                        reading.take(index, FileBlock::Rows(block), &feed.units, feed.one_unit.as_mut())?;
+                    }
                     SourceEvent::Assigned(units) => begin(feed, units)?,
                     SourceEvent::End => feed.has_ended = true,
                     SourceEvent::Revoked(gone) | SourceEvent::Lost(gone) => feed.source.release(&gone)?,

@@ -47,6 +47,10 @@ fn transactions(minutes: i64) -> Vec<Vec<u8>> {
     blocks.flat_map(|block| block.unwrap().iter().map(|record| record.value.to_vec()).collect::<Vec<_>>()).collect()
 }
 
+fn workers(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
+}
+
 fn write_lines<'a>(path: &Path, lines: impl IntoIterator<Item = &'a [u8]>) {
     let mut file = fs::File::create(path).unwrap();
     for line in lines {
@@ -165,7 +169,8 @@ fn a_replay_gives_the_rows_and_the_rejections_of_a_run() {
     let written = parquet_files(&temp.path().join("out"));
     let rows: Vec<RecordBatch> = written.iter().flat_map(|path| read_parquet(path)).collect();
 
-    let replay = Replay::open(&pipeline, &none, &input("transactions", &temp.path().join("in")), None).unwrap();
+    let replay =
+        Replay::open(&pipeline, &none, &input("transactions", &temp.path().join("in")), None, workers(2)).unwrap();
     let schema = replay.sink_schema(0);
     let mut replayed = Vec::new();
     let mut seen = 0;
@@ -229,7 +234,7 @@ fn an_archive_with_positions_reproduces_the_output_of_its_run_bit_for_bit() {
     assert!(parquet_files(&temp.path().join("archive")).len() > 3);
 
     let archive = temp.path().join("archive");
-    let replay = |order| Replay::open(&pipeline, &none, &input("transactions", &archive), order).unwrap();
+    let replay = |order| Replay::open(&pipeline, &none, &input("transactions", &archive), order, workers(3)).unwrap();
     assert_eq!(replay(None).orders().collect::<Vec<_>>(), [Order::AsServed]);
     for order in [None, Some(Order::EventTime)] {
         let replay = replay(order);
@@ -252,6 +257,87 @@ fn an_archive_with_positions_reproduces_the_output_of_its_run_bit_for_bit() {
     }
 }
 
+const WINDOWED: &str = r"
+pipeline: windowed
+sources:
+  tx:
+    connector: files
+    path: in
+    format: json_lines
+    columns: { transaction_id: string not null, user_id: bigint, merchant: string, amount: double not null, timestamp: timestamp not null }
+    check: [amount < 1500]
+    event_time: timestamp
+    partitioned_by: [user_id]
+    max_lateness: 1m
+views:
+  history: |
+    SELECT *, count(*) OVER w AS num, avg(amount) OVER w AS mean, count(DISTINCT merchant) OVER w AS merchants,
+      lag(transaction_id) OVER (PARTITION BY user_id ORDER BY timestamp) AS last,
+      sum(amount) OVER (PARTITION BY user_id, merchant ORDER BY timestamp) AS spent
+    FROM tx
+    WINDOW w AS (PARTITION BY user_id ORDER BY timestamp RANGE BETWEEN INTERVAL '90 minutes' PRECEDING AND CURRENT ROW)
+sinks:
+  all: { connector: parquet, path: all, positions: true, select: 'SELECT * FROM history' }
+  failing: { connector: parquet, path: failing, select: 'SELECT transaction_id, 10 / (num - 5) AS q FROM history WHERE num > 2' }
+  plain: { connector: parquet, path: plain, select: 'SELECT transaction_id, 1 / (floor(amount)::bigint - 12) AS q FROM tx' }
+  archive: { connector: parquet, path: archive, max_rows: 3000, positions: true, select: 'SELECT * FROM tx' }
+checkpoint: { path: checkpoint }
+";
+
+#[test]
+fn files_are_the_same_bytes_whatever_the_number_of_workers() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut records = transactions(130);
+    // Late ones, and ones whose user is not known.
+    let late = records.split_off(records.len() - 300);
+    records.splice(500..500, late);
+    for record in records.iter_mut().step_by(97) {
+        *record = String::from_utf8(std::mem::take(record)).unwrap().replace("\"user_id\"", "\"nobody\"").into_bytes();
+    }
+    assert!(records.len() > 20_000, "{} records are more than one turn", records.len());
+    fs::create_dir(temp.path().join("in")).unwrap();
+    for (file, records) in records.chunks(12_000).enumerate() {
+        write_lines(&temp.path().join(format!("in/{file}.jsonl")), records.iter().map(Vec::as_slice));
+    }
+    let path = temp.path().join("windowed.yaml");
+    fs::write(&path, WINDOWED).unwrap();
+    let none = BTreeMap::new();
+    let pipeline = load(&path, &none);
+    runtime::start(&pipeline, &none).unwrap().join().unwrap();
+    let replayed = |from: &str, order: Order, number: usize| {
+        let input = input("tx", &temp.path().join(from));
+        let replay = Replay::open(&pipeline, &none, &input, Some(order), workers(number)).unwrap();
+        let folder = temp.path().join(format!("{from}-{order:?}-{number}"));
+        let create = |(index, sink): (usize, &settings::Sink)| {
+            OutputFile::create(&folder, &sink.name, FileFormat::Parquet, replay.sink_schema(index)).unwrap()
+        };
+        let mut files: Vec<OutputFile> = pipeline.sinks.iter().enumerate().map(create).collect();
+        let counts = replay.run(|sink, batch| files[sink].write(&batch), |_| {}).unwrap();
+        let read = |file: OutputFile| fs::read(file.finish().unwrap()).unwrap();
+        (files.into_iter().map(read).collect::<Vec<_>>(), counts)
+    };
+    for (from, order) in
+        [("in", Order::Input), ("in", Order::EventTime), ("archive", Order::AsServed), ("archive", Order::EventTime)]
+    {
+        let (one, counts) = replayed(from, order, 1);
+        let failed = counts.rejected[&("tx".to_owned(), Reason::SqlError)];
+        assert!(failed > 100 && counts.rows[0] > 15_000 && counts.rows[1] > 1_000, "{counts:?}");
+        assert!(counts.rows[0] > counts.rows[1], "{counts:?}");
+        for number in [2, 3, 7] {
+            let (many, found) = replayed(from, order, number);
+            assert_eq!(found, counts, "{from} {order} {number}");
+            assert!(many == one, "{from} {order} on {number} workers");
+        }
+        if order == Order::AsServed {
+            // What the run wrote, and what a worker that saw only its own keys' rows would have got wrong: when the log began.
+            let here = temp.path().join("archive-AsServed-7/all.parquet");
+            let there = temp.path().join("all");
+            let difference = compare_files(here.to_str().unwrap(), there.to_str().unwrap(), &[], &none).unwrap();
+            assert!(difference.is_none() && difference.matched > 15_000, "{difference}");
+        }
+    }
+}
+
 #[test]
 fn columns_that_positions_would_double_are_refused() {
     let temp = tempfile::tempdir().unwrap();
@@ -267,7 +353,7 @@ fn columns_that_positions_would_double_are_refused() {
         "{error}"
     );
     assert!(error.message().contains("files.yaml:"), "{error}");
-    assert!(Replay::open(&pipeline, &BTreeMap::new(), &[], None).is_err());
+    assert!(Replay::open(&pipeline, &BTreeMap::new(), &[], None, workers(1)).is_err());
 }
 
 #[test]
@@ -277,7 +363,8 @@ fn only_a_pipeline_with_windows_is_sorted_unless_it_is_asked_for() {
     write_lines(&lines, transactions(1).iter().map(Vec::as_slice));
     let pipeline = load(&files_pipeline(temp.path()), &BTreeMap::new());
     let orders = |order| {
-        let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines), order).unwrap();
+        let replay =
+            Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines), order, workers(2)).unwrap();
         replay.orders().collect::<Vec<_>>()
     };
     assert_eq!(orders(None), [Order::Input]);
@@ -313,7 +400,8 @@ fn a_strict_replay_stops_at_the_first_rejected_record() {
     let lines = temp.path().join("events.jsonl");
     write_lines(&lines, [b"[]".as_slice()]);
     let pipeline = load(&files_pipeline(temp.path()), &BTreeMap::new());
-    let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines), None).unwrap().strict(true);
+    let replay = Replay::open(&pipeline, &BTreeMap::new(), &input("transactions", &lines), None, workers(2));
+    let replay = replay.unwrap().strict(true);
     let error = replay.run(|_, _| Ok(()), |_| {}).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.message().contains("events.jsonl/0, offset 0: not_an_object"), "{error}");

@@ -16,7 +16,8 @@ use super::repartition::staged;
 use super::stages::{self, stamp};
 use super::worker::{Feed, Trigger, Upstream, Worker};
 use super::{clock, functions, positions};
-use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
+use crate::checkpoint::layout::model_path;
+use crate::checkpoint::{CheckpointSettings, Checkpoints, Folder, RetryPolicy, ServedModel, Stores, sha256_hex};
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
 use crate::model;
@@ -36,6 +37,7 @@ use crate::source::files::{FilesLocation, FilesSource};
 use crate::source::generated::GeneratedSource;
 use crate::source::kafka::{KafkaSource, KeyCheck, Membership, Opening};
 use crate::source::{AssignmentNumbers, Gate, Source, Waker};
+use crate::types::Assignment;
 use tidemill_udfs::functions::Models;
 
 /// What a sink's rows are.
@@ -53,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     stores: Stores,
     checkpoints: Option<Checkpoints>,
-    models: BTreeMap<String, ModelVersion>,
+    models: BTreeMap<String, ServedModel>,
     numbers: AssignmentNumbers,
     limit: StateLimit,
     io: Handle,
@@ -72,13 +74,17 @@ impl Shared {
         let functions = functions::loaded(&models);
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
+        positions::check(&pipeline, &plan)?;
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
         });
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
-        let versions = versions(&models);
+        let versions = served(&models);
+        if let Some(checkpoints) = &checkpoints {
+            io.block_on(keep_models(&pipeline, &versions, checkpoints.folder(), &env))?;
+        }
         status.set_models(
             versions
                 .iter()
@@ -109,12 +115,39 @@ pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle)
     Ok((plan, models))
 }
 
-fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {
+fn served(models: &Models) -> BTreeMap<String, ServedModel> {
     let version = |name: &str| {
         let current = models.slot(name).ok()?.current();
-        Some((name.to_owned(), ModelVersion { version: current.version.clone(), sha256: current.sha256.clone() }))
+        let (version, sha256) = (current.version.clone(), current.sha256.clone());
+        // `Debug` writes as many digits as reading the same number back takes.
+        Some((name.to_owned(), ServedModel { version, sha256, threshold: format!("{:?}", current.threshold) }))
     };
     models.names().filter_map(version).collect()
+}
+
+/// Keeps the models that are about to serve beside the checkpoints, so that a replay can score each row with the model of its time.
+async fn keep_models(
+    pipeline: &Pipeline,
+    served: &BTreeMap<String, ServedModel>,
+    folder: &Folder,
+    env: &BTreeMap<String, String>,
+) -> Result<()> {
+    for model in &pipeline.models {
+        let Some(version) = served.get(&model.name) else { continue };
+        let name = model_path(&version.sha256);
+        let context = |error: Error| error.context(format!("keeping model {} for replays", model.name));
+        if folder.size(&name).await.map_err(context)?.is_some() {
+            continue;
+        }
+        let text = model::read(&model.uri, &|name| env.get(name).cloned()).await.map_err(context)?;
+        if sha256_hex(text.as_bytes()) != version.sha256 {
+            let problem =
+                format!("model {}: {} changed while the pipeline started; start it again", model.name, model.uri);
+            return Err(Error::unavailable(problem));
+        }
+        folder.write(&name, text.into()).await.map_err(context)?;
+    }
+    Ok(())
 }
 
 pub(super) fn sink_names(pipeline: &Pipeline) -> Vec<String> {
@@ -152,6 +185,45 @@ pub(crate) fn worker(
     status: &StatusBoard,
     latency: &Latency,
 ) -> Result<Worker> {
+    let pipeline = &shared.pipeline;
+    let (feeds, lanes) = inputs(shared, index, &waker)?;
+    let timeout = pipeline.run.stop_timeout;
+    let mut sinks = Vec::new();
+    for sink in &pipeline.sinks {
+        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout)
+            .map_err(|error| error.context(format!("sink {}", sink.name)))?;
+        sinks.push(SinkLane::new(&sink.name, opened));
+    }
+    let dead_letter = match &pipeline.dead_letter {
+        None => None,
+        Some(settings) => {
+            let opened = open_sink(&settings.connector, shared, DEAD_LETTER_NAME, Rows::Rejected, timeout)
+                .map_err(|error| error.context("dead_letter"))?;
+            Some(SinkLane::new(DEAD_LETTER_NAME, opened))
+        }
+    };
+    let metrics = WorkerMetrics::new(index);
+    let checkpointer = checkpointer(pipeline, shared, metrics.clone());
+    Ok(Worker {
+        index,
+        feeds,
+        driver: Driver::new(lanes, shared.plan.instantiate()?, sinks, dead_letter, metrics, latency.clone()),
+        checkpointer,
+        trigger: Trigger { max_batch_rows: pipeline.run.max_batch_rows, max_wait: pipeline.run.max_wait },
+        wake,
+        stop,
+        stop_timeout: timeout,
+        status: status.clone(),
+        reported_at: clock::now(),
+        pending_since: None,
+        first_feed: 0,
+        limit: shared.limit.clone(),
+        over_limit: None,
+    })
+}
+
+/// A worker's sources, each with what the driver needs of it.
+fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Vec<SourceLane>)> {
     let pipeline = &shared.pipeline;
     let operators = shared.plan.operators();
     let has_windows = |source: usize| operators.iter().any(|operator| operator.source == source);
@@ -193,39 +265,7 @@ pub(crate) fn worker(
             counts: SourceCounts::default(),
         });
     }
-    let timeout = pipeline.run.stop_timeout;
-    let mut sinks = Vec::new();
-    for sink in &pipeline.sinks {
-        let opened = open_sink(&sink.connector, shared, &sink.name, Rows::Accepted, timeout)
-            .map_err(|error| error.context(format!("sink {}", sink.name)))?;
-        sinks.push(SinkLane::new(&sink.name, opened));
-    }
-    let dead_letter = match &pipeline.dead_letter {
-        None => None,
-        Some(settings) => {
-            let opened = open_sink(&settings.connector, shared, DEAD_LETTER_NAME, Rows::Rejected, timeout)
-                .map_err(|error| error.context("dead_letter"))?;
-            Some(SinkLane::new(DEAD_LETTER_NAME, opened))
-        }
-    };
-    let metrics = WorkerMetrics::new(index);
-    let checkpointer = checkpointer(pipeline, shared, metrics.clone());
-    Ok(Worker {
-        index,
-        feeds,
-        driver: Driver::new(lanes, shared.plan.instantiate()?, sinks, dead_letter, metrics, latency.clone()),
-        checkpointer,
-        trigger: Trigger { max_batch_rows: pipeline.run.max_batch_rows, max_wait: pipeline.run.max_wait },
-        wake,
-        stop,
-        stop_timeout: timeout,
-        status: status.clone(),
-        reported_at: clock::now(),
-        pending_since: None,
-        first_feed: 0,
-        limit: shared.limit.clone(),
-        over_limit: None,
-    })
+    Ok((feeds, lanes))
 }
 
 fn checkpointer(pipeline: &Pipeline, shared: &Shared, metrics: WorkerMetrics) -> Checkpointer {
@@ -237,7 +277,7 @@ fn checkpointer(pipeline: &Pipeline, shared: &Shared, metrics: WorkerMetrics) ->
         interval,
         snapshot_interval,
         timeout: pipeline.run.stop_timeout,
-        models: shared.models.clone(),
+        served: shared.models.clone(),
         sql_fingerprint: shared.plan.fingerprint(),
         backfill: pipeline.checkpoint.as_ref().map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
         metrics,
@@ -338,6 +378,11 @@ pub(crate) struct Alone<'a> {
 impl<'a> Alone<'a> {
     pub(crate) fn new(env: &'a BTreeMap<String, String>, io: &'a Handle, waker: Waker) -> Alone<'a> {
         Alone { numbers: AssignmentNumbers::default(), io, env, waker }
+    }
+
+    /// The number of an assignment that no source gives out.
+    pub(crate) fn number(&self) -> Assignment {
+        self.numbers.next()
     }
 
     pub(crate) fn open(&self, source: &SourceSettings) -> Result<Box<dyn Source>> {

@@ -65,7 +65,7 @@ fn each_repartition_becomes_a_sink_and_a_source_of_the_tables_name() {
     let pipeline = stages(LARGE).unwrap();
     let names: Vec<&str> = pipeline.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["cards.outer", "cards", "large"]);
-    assert_eq!(pipeline.views.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(), ["renamed"]);
+    assert_eq!(pipeline.views.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(), ["renamed", "large.outer"]);
     let sinks: Vec<(&str, &str)> =
         pipeline.sinks.iter().map(|sink| (sink.name.as_str(), sink.select.sql.as_str())).collect();
     assert_eq!(sinks[2], ("cards.internal", "SELECT * FROM \"cards.outer\""));
@@ -129,6 +129,83 @@ fn the_event_time_is_found_through_other_names_unions_and_filters() {
     let mixed =
         union.replace("SELECT ts, id, merchant FROM cards", "SELECT ts + interval '1 day', id, merchant FROM cards");
     assert!(stages(&mixed).unwrap_err().contains("event time"));
+}
+
+/// Windows by user on the source, and by merchant on a view of them.
+const HISTORY: &str = "  users: >-
+    SELECT id, user_id, merchant, amount, ts, count(*) OVER (PARTITION BY user_id ORDER BY ts) AS n FROM cards
+  large:
+    sql: SELECT * FROM users
+    repartition: { by: [merchant], topic: cards_by_merchant }
+  places: >-
+    SELECT id, n, count(DISTINCT user_id) OVER (PARTITION BY merchant ORDER BY ts
+    RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS visitors FROM large";
+
+fn refusal(pipeline: &Pipeline, functions: &Functions) -> String {
+    let problems = Plan::compile(pipeline, functions).unwrap_err();
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn with_places(text: &str) -> String {
+    text.replace("SELECT * FROM large\"", "SELECT * FROM places\"")
+}
+
+#[test]
+fn windows_over_repartitioned_rows_are_planned_in_stages_and_as_the_file_stands() {
+    let text = with_places(&file("localhost:9092", Path::new("/tmp/unused"), HISTORY));
+    let plain = load(&text);
+    let functions = Functions::default();
+    let stages = || staged(&plain, &functions).unwrap_or_else(|problems| panic!("{}", problems[0]));
+    let plan = Plan::compile(&stages(), &functions).unwrap_or_else(|problems| panic!("{}", problems[0]));
+    let sources = |plan: &Plan, pipeline: &Pipeline| -> Vec<(String, String)> {
+        let source = |operator: &crate::plan::OperatorInfo| {
+            (operator.name.clone(), pipeline.sources[operator.source].name.clone())
+        };
+        plan.operators().iter().map(source).collect()
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(sources(&plan, &stages()), [pair("users.1", "cards"), pair("places.1", "large")]);
+    // Each start makes the same stages of a file, so state is found again.
+    let again = Plan::compile(&stages(), &functions).unwrap();
+    let prints = |plan: &Plan| plan.operators().into_iter().map(|one| one.fingerprint).collect::<Vec<_>>();
+    assert_eq!(
+        (prints(&again), again.fingerprint(), again.explain()),
+        (prints(&plan), plan.fingerprint(), plan.explain())
+    );
+    // To a replay all rows of the source are one unit.
+    let whole = Plan::compile(&plain, &functions).unwrap_or_else(|problems| panic!("{}", problems[0]));
+    assert_eq!(sources(&whole, &plain), [pair("users.1", "cards"), pair("places.1", "cards")]);
+}
+
+#[test]
+fn windows_over_another_key_than_that_of_the_repartition_or_over_a_score_are_refused() {
+    let functions = Functions::default();
+    for (from, to, name) in [
+        ("PARTITION BY merchant", "PARTITION BY user_id", "large is partitioned by merchant"),
+        ("PARTITION BY user_id", "PARTITION BY merchant", "source cards is partitioned by user_id"),
+    ] {
+        let text = with_places(&file("localhost:9092", Path::new("/tmp/unused"), &HISTORY.replace(from, to)));
+        let plain = load(&text);
+        assert!(refusal(&plain, &functions).contains(name), "{}", refusal(&plain, &functions));
+        let refused = match staged(&plain, &functions) {
+            Ok(stages) => refusal(&stages, &functions),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        };
+        assert!(refused.contains(name), "{refused}");
+    }
+    // Whatever `once` names stands for a model.
+    let functions = Functions { once: vec!["abs".to_owned()], ..functions };
+    let text = file(
+        "localhost:9092",
+        Path::new("/tmp/unused"),
+        &HISTORY.replace("amount, ts, count", "abs(amount) AS amount, ts, count"),
+    );
+    let plain = load(&with_places(&text));
+    let stages = staged(&plain, &functions).unwrap_or_else(|problems| panic!("{}", problems[0]));
+    for pipeline in [&plain, &stages] {
+        let refused = refusal(pipeline, &functions);
+        assert!(refused.contains("state would depend on a model"), "{refused}");
+    }
 }
 
 /// The rows below a folder: id, and the number of the unit in the file's name.
@@ -206,6 +283,35 @@ fn on_the_embedded_broker_rows_go_through_both_topics_once_and_a_second_run_goes
         assert!(is_each_key_in_one_unit(&by_merchant));
         assert_eq!(ended.counts().repeated, 0);
     }
+}
+
+#[test]
+fn a_preview_brings_the_rows_of_a_key_together_as_a_run_does() {
+    let kafka = EmbeddedKafka::start().unwrap();
+    kafka.create_topic("cards", 2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = load(&with_places(&file(kafka.bootstrap_servers(), folder.path(), HISTORY)));
+    let connection = &kafka_of(&pipeline).connection;
+    let mut writer = KafkaWriter::open(connection, "cards", Duration::ZERO, Duration::from_secs(20)).unwrap();
+    for id in 0..200 {
+        let record = format!(
+            r#"{{"id": {id}, "user_id": 7, "merchant": "m", "amount": 1, "ts": {}}}"#,
+            1_700_000_000_000_i64 + id
+        );
+        writer.write(Some(id.to_string().as_bytes()), Some(record.as_bytes())).unwrap();
+    }
+    writer.flush(Duration::from_secs(20)).unwrap();
+    let settings = crate::replay::PreviewSettings {
+        num_rows: 200,
+        tables: vec!["places".to_owned()],
+        timeout: Duration::from_secs(20),
+        from_start: true,
+    };
+    let seen = crate::replay::preview(&pipeline, &BTreeMap::new(), &settings).unwrap();
+    let counts = seen.tables[0].1["n"].as_primitive::<Int64Type>().clone();
+    assert_eq!(counts.len(), 200);
+    // About half of the rows are in either partition.
+    assert!(counts.values().iter().any(|count| *count > 150), "{counts:?}");
 }
 
 #[test]

@@ -70,7 +70,7 @@ mod tests {
         let earlier = seen.clone();
         seen.advance("u", -3, SeenPosition(0, 0));
         assert!(seen.covers(&earlier) && !earlier.covers(&seen));
-        let mut merged = earlier.clone();
+        let mut merged = earlier;
         merged.advance("t", 0, SeenPosition(9, 9));
         merged.merge(&seen);
         assert!(merged.covers(&seen) && merged.get("t", 0) == Some(SeenPosition(9, 9)));

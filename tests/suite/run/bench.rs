@@ -55,7 +55,7 @@ pub(crate) struct Bench {
     pub(crate) dead_letters: String,
     group: String,
     pub(crate) lake: String,
-    checkpoint: String,
+    pub(crate) checkpoint: String,
     environment: Vec<(&'static str, String)>,
 }
 
@@ -253,10 +253,19 @@ impl Bench {
 
     /// Of each partition: where the last manifest is, and where a restart goes on (the smallest of that and the sinks').
     pub(crate) fn stored(&self) -> BTreeMap<i32, (i64, i64)> {
+        self.stored_at(&self.checkpoint).unwrap()
+    }
+
+    /// The same of another checkpoint, which may not be there yet.
+    pub(crate) fn stored_at(&self, checkpoint: &str) -> tidemill::Result<BTreeMap<i32, (i64, i64)>> {
         let stores = self.stores();
         block_on(async {
-            let units = Inspector::open(&stores, &self.checkpoint).await.unwrap().list().await.unwrap();
-            let newest = units.into_iter().map(|unit| (unit.unit.partition, unit.newest.unwrap()));
+            let units = Inspector::open(&stores, checkpoint).await?.list().await?;
+            let newest: Vec<_> = units
+                .into_iter()
+                .map(|unit| unit.newest.map(|newest| (unit.unit.partition, newest)))
+                .collect::<tidemill::Result<_>>()?;
+            let newest = newest.into_iter();
             newest
                 .filter_map(|(partition, manifest)| {
                     let published = manifest.offset?;
@@ -268,6 +277,7 @@ impl Bench {
                         .map_or(published, |least| least.min(published));
                     Some((partition, (published.get(), resumed.get())))
                 })
+                .map(Ok)
                 .collect()
         })
     }
@@ -509,8 +519,13 @@ pub(crate) fn wait_until_published(process: &Process, address: &str, partitions:
 
 /// The first position at which each partition was taken over, from the log.
 pub(crate) fn taken_over(process: &Process) -> BTreeMap<i32, i64> {
+    taken_over_in(&process.log())
+}
+
+/// The same, from the log of a process that has ended.
+pub(crate) fn taken_over_in(log: &str) -> BTreeMap<i32, i64> {
     let mut first = BTreeMap::new();
-    for line in process.log_lines() {
+    for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         if line["message"] == "partition taken over" {
             let partition = line["unit"].as_str().unwrap().rsplit('/').next().unwrap().parse().unwrap();
             first.entry(partition).or_insert(line["offset"].as_i64().unwrap());

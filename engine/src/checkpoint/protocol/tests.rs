@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::checkpoint::{StateFile, StateTable};
 use crate::error::ErrorKind;
-use crate::types::EventTime;
+use crate::types::{EventTime, SeenPosition};
 
 fn offset(offset: i64) -> Offset {
     Offset::new(offset).unwrap()
@@ -43,6 +43,7 @@ fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
         state: Vec::new(),
         restart: None,
         models: BTreeMap::new(),
+        schedule: Vec::new(),
         sql_fingerprint: "f".into(),
     }
 }
@@ -109,7 +110,7 @@ fn reading_starts_at_the_smallest_position_of_a_sink_that_the_pipeline_has() {
 
 fn restart(at: i64) -> Option<RestartPoint> {
     let mut seen = SeenPositions::default();
-    seen.advance("outer/t", 0, crate::types::SeenPosition(at * 2, 0));
+    seen.advance("outer/t", 0, SeenPosition(at * 2, 0));
     Some(RestartPoint { offset: offset(at), watermark: watermark(at), seen })
 }
 
@@ -520,6 +521,35 @@ fn recovery_starts_from_the_newest_snapshot_that_no_sink_is_behind() {
         assert!(restore.loads.iter().all(|load| load.parts.len() == made_of.len()));
         assert_eq!(restore.loads.iter().map(|load| load.operator).collect::<Vec<_>>(), [0, 1]);
     }
+}
+
+#[test]
+fn state_of_an_internal_topic_comes_with_what_was_seen_at_its_own_offset() {
+    let seen = |at: i64| {
+        let mut seen = SeenPositions::default();
+        seen.advance("s/t", 0, SeenPosition(at + 5, 0));
+        seen
+    };
+    // The place for a restart is at 12; the newest snapshot that no sink is behind is at 20, above it.
+    let mut progress = progress(60, &[("a", sink(25, 25))]);
+    progress.state = chain().into_iter().map(|one| Snapshot { seen: seen(one.offset.get()), ..one }).collect();
+    progress.restart = Some(RestartPoint { offset: offset(12), watermark: watermark(12), seen: seen(12) });
+    let newest = checkpoint_after(&first_claim(), progress.clone(), signature()).unwrap();
+    let read = Manifest::from_bytes(&newest.to_bytes().unwrap(), "m", None, &unit(), newest.number).unwrap();
+    assert_eq!(read, newest);
+    let claim = claim_after(Some(&newest), &unit(), None, signature());
+    assert_eq!((&claim.state, &claim.restart), (&progress.state, &progress.restart));
+    let Recovery::Resume(resume) = recover(&claim, &["a".to_owned()]) else { panic!("it goes on") };
+    // Without operators reading begins at the place for a restart.
+    assert_eq!((resume.offset, &resume.seen, resume.smallest), (offset(12), &seen(12), offset(25)));
+    assert_eq!(resume.restart, progress.restart);
+    let StateDecision::Restore(restore) = choose_snapshot(&resume.state, resume.smallest, &wanted(&OPERATORS)) else {
+        panic!("there is state at 20");
+    };
+    assert_eq!((restore.offset, restore.watermark, restore.seen), (offset(20), watermark(20), seen(20)));
+    // What was seen does not go back, wherever a restart begins.
+    progress.restart = Some(RestartPoint { offset: offset(20), watermark: watermark(20), seen: seen(11) });
+    assert!(checkpoint_after(&claim, progress, signature()).unwrap_err().to_string().contains("goes back"));
 }
 
 #[test]

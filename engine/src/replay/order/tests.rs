@@ -128,7 +128,7 @@ impl Bench {
             let prepared = loop {
                 match sink.poll_prepared().unwrap() {
                     Some(prepared) => break prepared,
-                    None => std::thread::sleep(Duration::from_micros(50)),
+                    None => thread::sleep(Duration::from_micros(50)),
                 }
             };
             for file in prepared.iter().flat_map(|prepared| &prepared.files) {
@@ -157,7 +157,7 @@ impl Bench {
     /// The rows of a replay in an order, and its counts.
     fn replay(&self, order: Order, sort_bytes: usize) -> Result<(Vec<RecordBatch>, Turns)> {
         let (rows, numbers) = self.open()?;
-        let mut reading = Reading::new(0, &self.pipeline.sources[0], rows, Some(order), true, &numbers)?;
+        let mut reading = Reading::new(0, &self.pipeline.sources[0], rows, Some(order), true, None, &numbers)?;
         reading.set_sort_bytes(sort_bytes);
         let mut turns = Turns::new(&self.pipeline, &self.plan)?;
         let mut found = Vec::new();
@@ -366,9 +366,7 @@ fn rows_of_one_record_are_no_archive_of_a_source() {
     let bench = Bench::new(LIVE);
     bench.archive(&[log(0, 10..12)], 1, 50);
     let (mut rows, _) = bench.open().unwrap();
-    let Some(crate::source::files::StoredBlock::Archived(block)) = bench.io.block_on(rows.next()).unwrap() else {
-        panic!("no archive")
-    };
+    let Some(StoredBlock::Archived(block)) = bench.io.block_on(rows.next()).unwrap() else { panic!("no archive") };
     let ordinal = block.batch.schema().index_of("_ordinal").unwrap();
     let mut columns = block.batch.columns().to_vec();
     columns[ordinal] = Arc::new(arrow::array::Int32Array::from(vec![0, 1]));
@@ -428,27 +426,42 @@ fn rows_beyond_memory_are_sorted_on_disk() {
 }
 
 #[test]
-fn one_unit_counts_its_rows_and_w_is_the_greatest_event_time_before() {
+fn one_unit_counts_its_rows_and_w_is_the_greatest_event_time_before_on_however_many_workers() {
     let bench = Bench::new(LIVE);
     let mut decoder = Decoder::new(&bench.pipeline.sources[0], bench.plan.checks(0)).unwrap();
     let mut units = Units::default();
     units.insert(Assignment(0), log(0, 0..1).unit);
     let mut decode = |times: &[i64]| {
-        let records: Vec<LogRecord> = times.iter().map(|time| (50, *time, -1)).collect();
+        let records: Vec<LogRecord> = (50..).zip(times).map(|(offset, time)| (offset, *time, -1)).collect();
         decoder.decode(&block(0, &records), &units).unwrap().batch
     };
-    let mut unit = OneUnit::new(Assignment(9));
-    let mut found = Vec::new();
-    for times in [[3, 1].as_slice(), &[], &[4, 4, 2]] {
-        let placed = unit.place(&decode(times)).unwrap();
-        let hidden = Hidden::of(&placed).unwrap();
-        for row in 0..hidden.num_rows() {
-            let w = hidden.w.is_valid(row).then(|| hidden.w.value(row));
-            found.push((hidden.unit.value(row), hidden.offset.value(row), hidden.event_time.value(row), w));
+    for num_workers in [1, 2, 3] {
+        let split = Split::new(&["id".to_owned()], &bench.plan.source_schema(0), true);
+        let mut dealer = Dealer::new(split, num_workers);
+        let mut unit = OneUnit { assignment: Assignment(9), num_rows: 0, watermark: Watermark::NONE };
+        let mut found = Vec::new();
+        for times in [[3, 1].as_slice(), &[], &[4, 4, 2]] {
+            let batch = decode(times);
+            let owners = dealer.owners(&batch).unwrap();
+            let mut pool = Pool::default();
+            pool.push(batch, owners);
+            let places: Vec<Place> = (0..times.len()).map(|row| (0, row)).collect();
+            let (first, w) = unit.advance(times);
+            let one = AsOne { assignment: unit.assignment, first, w: &w };
+            for part in dealer.picked(&Arc::new(pool), &places, Some(one)) {
+                let Some((placed, numbers)) = part.into_rows().unwrap() else { continue };
+                let hidden = Hidden::of(&placed).unwrap();
+                for (row, number) in numbers.unwrap().into_iter().enumerate() {
+                    assert_eq!(hidden.offset.value(row), first + i64::from(number));
+                    let w = hidden.w.is_valid(row).then(|| hidden.w.value(row));
+                    found.push((hidden.unit.value(row), hidden.offset.value(row), hidden.event_time.value(row), w));
+                }
+            }
         }
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [(9, 0, 3, None), (9, 1, 1, Some(3)), (9, 2, 4, Some(3)), (9, 3, 4, Some(4)), (9, 4, 2, Some(4))]
+        );
     }
-    assert_eq!(
-        found,
-        [(9, 0, 3, None), (9, 1, 1, Some(3)), (9, 2, 4, Some(3)), (9, 3, 4, Some(4)), (9, 4, 2, Some(4))]
-    );
 }

@@ -330,7 +330,7 @@ impl World {
             interval: Duration::from_millis(random.random_range(0..3)),
             snapshot_interval: Duration::from_millis(random.random_range(0..6)),
             timeout: Duration::from_secs(20),
-            models: BTreeMap::new(),
+            served: BTreeMap::new(),
             sql_fingerprint: plan.fingerprint(),
             backfill,
             metrics: metrics.clone(),

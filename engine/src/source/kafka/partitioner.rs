@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_key_that_may_go_anywhere_belongs_to_no_partition() {
         assert_eq!(partition_of(Partitioner::Crc32, b"", 3), None);
-        assert_eq!(partition_of(Partitioner::Murmur2, b"", 3), Some((0x106E_08D9 % 3) as i32));
+        assert_eq!(partition_of(Partitioner::Murmur2, b"", 3), Some(0x106E_08D9 % 3));
         assert_eq!(partition_of(Partitioner::Murmur2, b"x", 0), None);
     }
 

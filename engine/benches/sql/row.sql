@@ -1,0 +1,73 @@
+-- What one transaction says by itself: the features of a pipeline without state, and the bare SQL of one with windows.
+WITH read AS (
+    SELECT
+        *,
+        -- Rough rates are enough: the model needs the order of magnitude of an amount, not the day's price.
+        amount / CASE currency
+            WHEN 'EUR' THEN 0.92 WHEN 'GBP' THEN 0.80 WHEN 'CHF' THEN 0.90 WHEN 'CAD' THEN 1.36 WHEN 'AUD' THEN 1.50
+            WHEN 'NZD' THEN 1.65 WHEN 'SGD' THEN 1.34 WHEN 'AED' THEN 3.67 WHEN 'PLN' THEN 4.00 WHEN 'RON' THEN 4.60
+            WHEN 'BRL' THEN 5.00 WHEN 'DKK' THEN 6.90 WHEN 'CNY' THEN 7.20 WHEN 'SEK' THEN 10.4 WHEN 'NOK' THEN 10.6
+            WHEN 'MXN' THEN 17.0 WHEN 'ZAR' THEN 18.5 ELSE 1.0
+        END AS amount_usd,
+        -- The currency that is paid with at this place.
+        CASE
+            WHEN location IN ('DE', 'FR', 'ES', 'IT', 'NL', 'IE', 'PT', 'AT', 'GR', 'BE', 'FI') THEN 'EUR'
+            WHEN location = 'US' THEN 'USD' WHEN location = 'GB' THEN 'GBP' WHEN location = 'CA' THEN 'CAD'
+            WHEN location = 'AU' THEN 'AUD' WHEN location = 'BR' THEN 'BRL' WHEN location = 'PL' THEN 'PLN'
+            WHEN location = 'MX' THEN 'MXN' WHEN location = 'SE' THEN 'SEK' WHEN location = 'NO' THEN 'NOK'
+            WHEN location = 'DK' THEN 'DKK' WHEN location = 'CH' THEN 'CHF' WHEN location = 'AE' THEN 'AED'
+            WHEN location = 'SG' THEN 'SGD' WHEN location = 'NZ' THEN 'NZD' WHEN location = 'ZA' THEN 'ZAR'
+            WHEN location = 'RO' THEN 'RON' WHEN location = 'CN' THEN 'CNY'
+        END AS local_currency,
+        CAST(date_part('hour', "timestamp") AS DOUBLE) AS hour_of_day,
+        CAST(date_part('minute', "timestamp") AS DOUBLE) AS minute_of_hour,
+        -- 0 is Sunday.
+        CAST(date_part('dow', "timestamp") AS DOUBLE) AS day_of_week
+    FROM transactions
+)
+SELECT
+    transaction_id,
+    user_id,
+    amount,
+    currency,
+    merchant,
+    "timestamp",
+    location,
+    is_fraud,
+    amount_usd,
+    ln(1.0 + amount_usd) AS amount_log,
+    CASE
+        WHEN amount_usd < 2 THEN 0.0 WHEN amount_usd < 10 THEN 1.0 WHEN amount_usd < 50 THEN 2.0
+        WHEN amount_usd < 200 THEN 3.0 WHEN amount_usd < 1000 THEN 4.0 ELSE 5.0
+    END AS amount_bucket,
+    CASE WHEN amount < 2 THEN 1.0 ELSE 0.0 END AS is_micro_amount,
+    CASE WHEN amount = floor(amount) THEN 1.0 ELSE 0.0 END AS is_whole_amount,
+    hour_of_day,
+    hour_of_day + minute_of_hour / 60.0 AS time_of_day,
+    day_of_week,
+    CASE WHEN hour_of_day < 6 OR hour_of_day >= 22 THEN 1.0 ELSE 0.0 END AS is_night,
+    CASE WHEN day_of_week IN (0, 6) THEN 1.0 ELSE 0.0 END AS is_weekend,
+    -- Null where the place is not known: the model has a way of its own for that.
+    CASE WHEN local_currency IS NULL THEN NULL WHEN local_currency <> currency THEN 1.0 ELSE 0.0 END AS is_cross_border,
+    CASE
+        WHEN location IS NULL THEN NULL
+        WHEN location IN ('US', 'CA', 'MX') THEN 0.0 WHEN location = 'BR' THEN 1.0
+        WHEN location IN ('GB', 'IE', 'DE', 'FR', 'ES', 'IT', 'NL', 'PT', 'AT', 'GR', 'PL', 'RO', 'SE', 'NO', 'DK', 'CH') THEN 2.0
+        WHEN location IN ('AU', 'NZ', 'SG', 'CN') THEN 3.0 WHEN location IN ('AE', 'ZA') THEN 4.0 ELSE 5.0
+    END AS region,
+    CASE currency WHEN 'USD' THEN 0.0 WHEN 'EUR' THEN 1.0 WHEN 'GBP' THEN 2.0 ELSE 3.0 END AS currency_group,
+    -- What a merchant sells, as far as its name says so.
+    CASE
+        WHEN merchant IS NULL THEN NULL
+        WHEN merchant LIKE '%Electronics%' OR merchant LIKE '%Computers%' OR merchant LIKE '%Mobile%' OR merchant LIKE '%Audio%' THEN 1.0
+        WHEN merchant LIKE '%Travel%' OR merchant LIKE '%Hotels%' OR merchant LIKE '%Airways%' OR merchant LIKE '%Rentals%' THEN 2.0
+        WHEN merchant LIKE '%Games%' OR merchant LIKE '%Media%' OR merchant LIKE '%Apps%' OR merchant LIKE '%Cloud%' THEN 3.0
+        WHEN merchant LIKE '%Apparel%' OR merchant LIKE '%Tailors%' OR merchant LIKE '%Shoes%' OR merchant LIKE '%Outfitters%' THEN 4.0
+        WHEN merchant LIKE '%Coffee%' OR merchant LIKE '%Bakery%' OR merchant LIKE '%Kiosk%' OR merchant LIKE '%Vending%' THEN 5.0
+        ELSE 0.0
+    END AS merchant_kind,
+    CASE
+        WHEN merchant IS NULL THEN NULL
+        WHEN merchant IN ('QuickCash', 'GlobalDigital', 'FastMoneyX') THEN 1.0 ELSE 0.0
+    END AS is_watched_merchant
+FROM read
