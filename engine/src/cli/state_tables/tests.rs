@@ -79,7 +79,7 @@ async fn what_is_no_select_is_refused_with_the_tables_there_are() {
     let list = tables.list().await.unwrap();
     assert!(
         list.contains(
-            "f_1_rows  (1 units, up to 6 rows)\n  source Utf8, topic Utf8, partition Int32, user Utf8, event_time"
+            "f_1_rows  (1 units, up to 7 rows)\n  source Utf8, topic Utf8, partition Int32, user Utf8, event_time"
         ),
         "{list}"
     );

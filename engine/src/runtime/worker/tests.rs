@@ -525,7 +525,7 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
             let held: Vec<Assignment> = life.fed.keys().copied().collect();
             life.worker.give_back(0, &held[..1]).unwrap();
         }
-        if random.random_bool(0.2) {
+        if !dies_early && random.random_bool(0.2) {
             life.worker.drain().unwrap()
         } else {
             life.kill()
