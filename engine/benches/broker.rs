@@ -14,6 +14,8 @@ use tidemill::sink::kafka::KafkaWriter;
 
 #[path = "common/clock.rs"]
 mod clock;
+#[path = "common/operator.rs"]
+mod operator;
 #[path = "common/parts.rs"]
 mod parts;
 #[path = "common/process.rs"]

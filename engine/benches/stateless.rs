@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 #[path = "common/clock.rs"]
 mod clock;
+#[path = "common/operator.rs"]
+mod operator;
 #[path = "common/parts.rs"]
 mod parts;
 #[path = "common/report.rs"]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::DataType;
 use arrow::json::ReaderBuilder;
 use datafusion::datasource::MemTable;
 use datafusion::physical_plan::ExecutionPlan;
@@ -15,7 +14,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use futures::executor::block_on;
 use tidemill::decode::{Decoder, table_schema};
-use tidemill::operator::over_window::{Call, Frame, Function, OverWindow, WindowInput, WindowSpec};
+use tidemill::operator::over_window::{OverWindow, WindowInput};
 use tidemill::pipeline::settings::Pipeline;
 use tidemill::plan::{Graph, Plan};
 use tidemill::runtime;
@@ -23,14 +22,14 @@ use tidemill::types::{Assignment, Hidden, RecordBlock, StateUnit, Units};
 use tidemill_udfs::functions::score_arrays;
 
 use super::clock::{THREAD, nanos_a_row};
+use super::operator::five_windows;
 use super::report::median;
-use super::world::{Features, ROW_SQL, World, transactions};
+use super::world::{Features, World, row_sql, transactions};
 
 /// Rows of a micro-batch.
 const ROWS: usize = 8_192;
 const BLOCKS: usize = 8;
 const PARTITIONS: usize = 4;
-const DAY: i64 = 24 * 3_600 * 1_000_000;
 
 /// Nanoseconds of CPU time per row; medians.
 #[derive(Debug, Clone, Copy)]
@@ -103,9 +102,7 @@ impl BareSql {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         let table = MemTable::try_new(batch.schema(), vec![vec![batch.clone()]]).unwrap();
         context.register_table("transactions", Arc::new(table)).unwrap();
-        let plan = block_on(async {
-            context.sql(&std::fs::read_to_string(ROW_SQL).unwrap()).await.unwrap().create_physical_plan().await.unwrap()
-        });
+        let plan = block_on(async { context.sql(&row_sql()).await.unwrap().create_physical_plan().await.unwrap() });
         BareSql { context, plan }
     }
 
@@ -157,22 +154,7 @@ struct BareOperator(OverWindow);
 
 impl BareOperator {
     fn new() -> BareOperator {
-        let day = Frame::Range { preceding_micros: DAY, until_micros: 0 };
-        let call = |function, argument, frame| Call { function, argument, filter: None, frame };
-        let spec = WindowSpec {
-            keys: vec![DataType::Int64],
-            arguments: vec![DataType::Float64],
-            num_filters: 0,
-            calls: vec![
-                call(Function::CountRows, None, day),
-                call(Function::Sum, Some(0), day),
-                call(Function::Max, Some(0), day),
-                call(Function::Avg, Some(0), Frame::Rows { preceding: 7, until: 1 }),
-                call(Function::Lag { offset: 1, default: None }, Some(0), day),
-            ],
-            max_lateness: Duration::from_secs(2 * 3_600),
-            max_lookback: Duration::from_secs(90 * 24 * 3_600),
-        };
+        let spec = five_windows(Duration::from_secs(90 * 24 * 3_600));
         let mut operator = OverWindow::new(&spec).unwrap();
         (0..u32::try_from(PARTITIONS).unwrap()).for_each(|unit| operator.add_unit(Assignment(unit), None).unwrap());
         BareOperator(operator)

@@ -23,12 +23,11 @@ const SEED: u64 = 42;
 const PIPELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pipelines/fraud.yaml");
 /// Its views, which others take the place of.
 const VIEWS: &str = "  features: ../sql/fraud_features.sql\n  scored: ../sql/fraud_scored.sql\n";
-/// SQL of what a row says by itself.
-pub(crate) const ROW_SQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/sql/row.sql");
+const FEATURES_SQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/fraud_features.sql");
 const WINDOWS_SQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/sql/windows.sql");
 const ROW_FEATURES: &str = "amount_usd, amount_log, amount_bucket, is_micro_amount, is_whole_amount, hour_of_day, time_of_day, \
     day_of_week, is_night, is_weekend, is_cross_border, region, currency_group, merchant_kind, is_watched_merchant";
-const WINDOW_FEATURES: &str = "user_activity_24h, user_spent_24h, user_largest_24h, avg_amount_last_7, last_amount";
+const WINDOW_FEATURES: &str = "user_activity_24h, user_spent_24h, user_largest_24h, avg_amount_last_6, last_amount";
 
 /// What a pipeline file finds in the environment.
 pub(crate) type Environment = BTreeMap<String, String>;
@@ -102,7 +101,20 @@ fn settings() -> GeneratorSettings {
     GeneratorSettings { seed: SEED, ..GeneratorSettings::default() }
 }
 
+/// What a row says by itself: the features of the pipeline without its windows.
+pub(crate) fn row_sql() -> String {
+    let sql = std::fs::read_to_string(FEATURES_SQL).unwrap();
+    let (read, rest) = sql.split_once("),\nhistory AS (").expect("the windows are a step of their own");
+    let (_, select) = rest.split_once("\n)\nSELECT\n").expect("the last step has the features");
+    let last = "AS is_watched_merchant";
+    let (select, _) = select.split_once(last).expect("windows come after what a row says by itself");
+    format!("{read})\nSELECT\n{select}{last}\nFROM read\n")
+}
+
 fn text(features: Features) -> String {
+    let row = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-row.sql");
+    std::fs::write(&row, row_sql()).unwrap();
+    let row = row.display();
     let text = std::fs::read_to_string(PIPELINE).unwrap();
     assert!(text.contains(VIEWS), "{PIPELINE} has other views");
     let scored = |features: &str| {
@@ -112,10 +124,10 @@ fn text(features: Features) -> String {
     };
     let views = match features {
         Features::OfThePipeline => VIEWS.replace("../sql/", concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/")),
-        Features::OfTheRow => format!("  features: {ROW_SQL}\n{}", scored(ROW_FEATURES)),
+        Features::OfTheRow => format!("  features: {row}\n{}", scored(ROW_FEATURES)),
         Features::WithWindows => {
             let scored = scored(&format!("{ROW_FEATURES}, {WINDOW_FEATURES}"));
-            format!("  by_itself: {ROW_SQL}\n  features: {WINDOWS_SQL}\n{scored}")
+            format!("  by_itself: {row}\n  features: {WINDOWS_SQL}\n{scored}")
         }
     };
     text.replace(VIEWS, &views)
