@@ -1,4 +1,4 @@
-//! The stateless path from a real broker: CPU time per row of `tidemill run` against bare librdkafka and the bare parts, the
+//! The path from a real broker, without windows and with five: CPU time per row of `tidemill run` against bare librdkafka and the bare parts, the
 //! memory that it takes, and the time from its start to the first alert. `--records N`, `--runs N` and `--rounds N` make it
 //! shorter.
 
@@ -14,6 +14,8 @@ use tidemill::sink::kafka::KafkaWriter;
 
 #[path = "common/clock.rs"]
 mod clock;
+#[path = "common/operator.rs"]
+mod operator;
 #[path = "common/parts.rs"]
 mod parts;
 #[path = "common/process.rs"]
@@ -25,7 +27,7 @@ mod world;
 
 use process::{Engine, PARTITIONS, consumer, now, poll};
 use report::{Goals, argument, median};
-use world::Environment;
+use world::{Features, World};
 
 /// The CPU time of this process, all threads.
 const PROCESS: i32 = 2;
@@ -37,22 +39,40 @@ const MESSAGES: usize = 4_096;
 fn main() -> ExitCode {
     let number = |name, default| usize::try_from(argument(name, default)).unwrap().max(1);
     let (records, runs, rounds) = (number("--records", 400_000), number("--runs", 3), number("--rounds", 8));
-    let mut goals = Goals::begin("stateless path from a real broker: `tidemill run` at default settings, until: now");
-    let environment = world::environment();
-    let parts = parts::measure(&environment, rounds);
-    parts::print(&parts);
+    let mut goals = Goals::begin("path from a real broker: `tidemill run` at default settings, until: now");
     let full = filled(records);
     let empty = process::topic("empty");
+    for (features, name) in [(Features::OfTheRow, "without windows"), (Features::WithWindows, "with five windows")] {
+        println!("  {name}:");
+        let world = World::new(features);
+        measure(&mut goals, &world, name, (&full, &empty), [records, runs, rounds]);
+        if features == Features::OfTheRow {
+            let starts = (0..runs.max(3)).map(|_| start_to_alert(&world)).collect();
+            goals.goal("start to first alert consumed", median(starts), ..=1.0, " s");
+        }
+    }
+    goals.end()
+}
+
+fn measure(
+    goals: &mut Goals,
+    world: &World,
+    name: &str,
+    (full, empty): (&str, &str),
+    [records, runs, rounds]: [usize; 3],
+) {
+    let parts = parts::measure(world, rounds);
+    parts::print(&parts);
     let (mut bare, mut bare_empty) = (Vec::new(), Vec::new());
     let (mut ours, mut start_and_stop, mut memory) = (Vec::new(), Vec::new(), 0_f64);
     for _ in 0..runs {
-        bare.push(clock::nanos_a_row(PROCESS, records, || consume(&full, records)));
+        bare.push(clock::nanos_a_row(PROCESS, records, || consume(full, records)));
         // What is subtracted from our side is subtracted from this one: client, metadata, teardown.
-        bare_empty.push(clock::nanos_a_row(PROCESS, records, || consume(&empty, 0)));
-        let (cpu, megabytes) = run(&environment, &full);
+        bare_empty.push(clock::nanos_a_row(PROCESS, records, || consume(empty, 0)));
+        let (cpu, megabytes) = run(world, full);
         ours.push(cpu);
         memory = memory.max(megabytes);
-        start_and_stop.push(run(&environment, &empty).0);
+        start_and_stop.push(run(world, empty).0);
     }
     let bare_empty = median(bare_empty);
     let bare = median(bare) - bare_empty;
@@ -66,11 +86,9 @@ fn main() -> ExitCode {
         start_and_stop,
         1e9 / path
     );
-    goals.goal("path / (librdkafka + sum of the bare parts)", path / (bare + parts.bare()), ..=1.6, "");
-    goals.goal("resident memory at its peak", memory, ..=300.0, " MB");
-    let starts = (0..runs.max(3)).map(|_| start_to_alert(&environment)).collect();
-    goals.goal("start to first alert consumed", median(starts), ..=1.0, " s");
-    goals.end()
+    let ratio = path / (bare + parts.bare());
+    goals.goal(&format!("path / (librdkafka + sum of the bare parts), {name}"), ratio, ..=1.6, "");
+    goals.goal(&format!("resident memory at its peak, {name}"), memory, ..=300.0, " MB");
 }
 
 /// A topic with transactions.
@@ -119,9 +137,9 @@ fn consume(topic: &str, records: usize) {
 }
 
 /// Runs the engine to the end of a topic: its CPU seconds, and its most resident memory in MB.
-fn run(environment: &Environment, topic: &str) -> (f64, f64) {
+fn run(world: &World, topic: &str) -> (f64, f64) {
     let before = children_cpu_seconds();
-    let mut engine = Engine::start(environment, topic, &process::topic("alerts"), "now", None);
+    let mut engine = Engine::start(world, topic, &process::topic("alerts"), "now", None);
     let mut megabytes = 0_f64;
     while !engine.has_ended() {
         megabytes = megabytes.max(resident_megabytes(engine.child.id()));
@@ -146,13 +164,13 @@ fn children_cpu_seconds() -> f64 {
 }
 
 /// Seconds from the start of a process to the first alert that a consumer sees, with records waiting.
-fn start_to_alert(environment: &Environment) -> f64 {
+fn start_to_alert(world: &World) -> f64 {
     let input = filled(WAITING);
     let alerts = process::topic("alerts");
     let consumer = consumer(&alerts, Offset::Beginning);
     while poll(&consumer, Duration::from_millis(200), |_| ()).is_some() {}
     let started = now();
-    let mut engine = Engine::start(environment, &input, &alerts, "forever", Some(0.0));
+    let mut engine = Engine::start(world, &input, &alerts, "forever", Some(0.0));
     while poll(&consumer, Duration::from_millis(20), |_| ()).is_none() {
         assert!(!engine.has_ended());
         assert!(started.elapsed() < Duration::from_secs(60), "no alert came");

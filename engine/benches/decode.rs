@@ -40,6 +40,8 @@ fn source() -> Source {
         event_time: Some("timestamp".to_owned()),
         partitioned_by: vec!["user_id".to_owned()],
         max_future_skew: Duration::from_secs(3_600),
+        max_lateness: Duration::from_secs(2 * 3_600),
+        max_lookback: Duration::from_secs(90 * 24 * 3_600),
         max_record_bytes: 1 << 20,
         max_rejection_rate: None,
         rejection_window: 10_000,

@@ -24,6 +24,7 @@ mod world;
 
 use process::{Engine, broker, consumer, now, poll};
 use report::{Goals, argument, median};
+use world::{Features, World};
 
 /// Time between two events.
 const INTERVAL: Duration = Duration::from_millis(1);
@@ -83,11 +84,11 @@ fn main() -> ExitCode {
     let rounds = argument("--rounds", 5).max(1);
     let mut goals =
         Goals::begin("latency at 1 000 events/s, at least once, from produce to consumed alert, on a real broker");
-    let environment = world::environment();
+    let world = World::new(Features::OfThePipeline);
     let per_turn = usize::try_from(seconds * 1_000).unwrap();
     let mut events = events(2 * per_turn * usize::try_from(rounds).unwrap());
     let (mut relayed, mut ours) = (Way::new(), Way::new());
-    let mut engine = Engine::start(&environment, &ours.input, &ours.output, "forever", Some(0.0));
+    let mut engine = Engine::start(&world, &ours.input, &ours.output, "forever", Some(0.0));
     let stop = AtomicBool::new(false);
     let (from, to) = (relayed.input.clone(), relayed.output.clone());
     std::thread::scope(|scope| {

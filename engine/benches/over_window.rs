@@ -10,20 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, UInt32Array};
-use arrow::datatypes::DataType;
-use tidemill::operator::over_window::{Call, Frame, Function, OverWindow, WindowInput, WindowSpec};
+use tidemill::operator::over_window::{OverWindow, WindowInput};
 use tidemill::types::{Assignment, Hidden};
 
 #[path = "common/clock.rs"]
 mod clock;
+#[path = "common/operator.rs"]
+mod operator;
 #[path = "common/report.rs"]
 mod report;
 
+use operator::{DAY, LATENESS, SECOND, five_windows};
 use report::{Goals, argument, median};
 
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 24 * 3600 * SECOND;
-const LATENESS: i64 = 2 * 3600 * SECOND;
 const ROWS_PER_KEY: u64 = 8;
 const BATCH_ROWS: usize = 8192;
 
@@ -58,7 +57,7 @@ struct Figures {
 fn measure(name: &str, keys: u64, stream: Stream, rows: usize) -> Figures {
     let rows_held = if keys == 1 { 100_000 } else { keys * ROWS_PER_KEY };
     let mut rows_made = Rows::new(stream, keys, (DAY + LATENESS) * 1_000 / i64::try_from(rows_held).unwrap());
-    let mut operator = OverWindow::new(&spec()).unwrap();
+    let mut operator = OverWindow::new(&five_windows(Duration::from_micros(DAY.unsigned_abs()))).unwrap();
     let unit = Assignment(0);
     operator.add_unit(unit, None).unwrap();
     while rows_made.made < rows_held {
@@ -73,25 +72,6 @@ fn measure(name: &str, keys: u64, stream: Stream, rows: usize) -> Figures {
         1e3 / nanos
     );
     Figures { nanos, bytes_per_key, one_row_micros: one_row }
-}
-
-fn spec() -> WindowSpec {
-    let day = Frame::Range { preceding_micros: DAY, until_micros: 0 };
-    let call = |function, argument, frame| Call { function, argument, filter: None, frame };
-    WindowSpec {
-        keys: vec![DataType::Int64],
-        arguments: vec![DataType::Float64],
-        num_filters: 0,
-        calls: vec![
-            call(Function::CountRows, None, day),
-            call(Function::Sum, Some(0), day),
-            call(Function::Avg, Some(0), Frame::Rows { preceding: 5, until: 0 }),
-            call(Function::Max, Some(0), day),
-            call(Function::Lag { offset: 1, default: None }, Some(0), day),
-        ],
-        max_lateness: Duration::from_micros(LATENESS.unsigned_abs()),
-        max_lookback: Duration::from_micros(DAY.unsigned_abs()),
-    }
 }
 
 /// How rows come.

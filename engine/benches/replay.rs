@@ -68,7 +68,7 @@ sources:
 views:
   features: features.sql
 sinks:
-  features:
+  out:
     connector: console
     select: SELECT transaction_id, user_id, amount, timestamp, num_24h, spent_24h, largest_24h, mean_of_7, last_timestamp FROM features
 checkpoint: { path: checkpoint }

@@ -299,6 +299,7 @@ impl Run {
                 state: Vec::new(),
                 restart: None,
                 models: BTreeMap::new(),
+                schedule: Vec::new(),
                 sql_fingerprint: String::new(),
             };
             let published = reader.writer.publish(&progress).await?;

@@ -1,8 +1,9 @@
-//! The stateless path from memory, and its bare parts on the same bytes: arrow-json in bulk, stock DataFusion with a cached
-//! plan, the scorer on feature arrays that are there already. In turns, on one thread, as CPU time per row.
+//! The path from memory, and its bare parts on the same bytes: arrow-json in bulk, stock DataFusion with a cached plan, the windows
+//! on columns that are there already, the scorer on feature arrays. In turns, on one thread, as CPU time per row.
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
@@ -13,21 +14,22 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use futures::executor::block_on;
 use tidemill::decode::{Decoder, table_schema};
+use tidemill::operator::over_window::{OverWindow, WindowInput};
 use tidemill::pipeline::settings::Pipeline;
 use tidemill::plan::{Graph, Plan};
 use tidemill::runtime;
-use tidemill::types::{Assignment, RecordBlock, StateUnit, Units};
+use tidemill::types::{Assignment, Hidden, RecordBlock, StateUnit, Units};
 use tidemill_udfs::functions::score_arrays;
 
 use super::clock::{THREAD, nanos_a_row};
+use super::operator::five_windows;
 use super::report::median;
-use super::world::{Environment, PIPELINE, pipeline, transactions};
+use super::world::{Features, World, row_sql, transactions};
 
 /// Rows of a micro-batch.
 const ROWS: usize = 8_192;
 const BLOCKS: usize = 8;
 const PARTITIONS: usize = 4;
-const FEATURES: &str = include_str!("../../../sql/fraud_features.sql");
 
 /// Nanoseconds of CPU time per row; medians.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +40,10 @@ pub(crate) struct Parts {
     pub(crate) graph: f64,
     /// arrow-json in bulk: no checks, no positions, one bad record fails all.
     pub(crate) bare_json: f64,
-    /// The features, by DataFusion alone.
+    /// The features without windows, by DataFusion alone.
     pub(crate) bare_sql: f64,
+    /// The windows on the columns that they read; 0 where there are none.
+    pub(crate) bare_operator: f64,
     /// The model on the feature arrays.
     pub(crate) bare_score: f64,
 }
@@ -52,16 +56,16 @@ impl Parts {
 
     /// The sum of the bare parts.
     pub(crate) fn bare(&self) -> f64 {
-        self.bare_json + self.bare_sql + self.bare_score
+        self.bare_json + self.bare_sql + self.bare_operator + self.bare_score
     }
 }
 
-/// The transactions as blocks of four partitions, each a run, as a Kafka source hands them over.
-pub(crate) fn blocks(rows: usize) -> Vec<RecordBlock> {
-    let made = transactions(rows * BLOCKS);
+/// The transactions as `num` blocks of four partitions, each a run, as a Kafka source hands them over.
+pub(crate) fn blocks(rows: usize, num: usize) -> Vec<RecordBlock> {
+    let made = transactions(rows * num);
     let mut records = made.iter().flat_map(|block| block.iter());
     let mut blocks = Vec::new();
-    for number in 0..BLOCKS {
+    for number in 0..num {
         let mut block = RecordBlock::default();
         for (row, record) in records.by_ref().take(rows).enumerate() {
             let run = rows.div_ceil(PARTITIONS);
@@ -87,7 +91,7 @@ fn units(source: &str) -> Units {
     units
 }
 
-/// The features over one batch, planned once.
+/// The features that need no state over one batch, planned once.
 struct BareSql {
     context: SessionContext,
     plan: Arc<dyn ExecutionPlan>,
@@ -98,7 +102,7 @@ impl BareSql {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         let table = MemTable::try_new(batch.schema(), vec![vec![batch.clone()]]).unwrap();
         context.register_table("transactions", Arc::new(table)).unwrap();
-        let plan = block_on(async { context.sql(FEATURES).await.unwrap().create_physical_plan().await.unwrap() });
+        let plan = block_on(async { context.sql(&row_sql()).await.unwrap().create_physical_plan().await.unwrap() });
         BareSql { context, plan }
     }
 
@@ -145,38 +149,61 @@ impl Path {
     }
 }
 
-/// Measures everything in `rounds` turns over all blocks.
-pub(crate) fn measure(environment: &Environment, rounds: usize) -> Parts {
-    let pipeline = pipeline(std::path::Path::new(PIPELINE), environment);
+/// The windows of `windows.sql` alone.
+struct BareOperator(OverWindow);
+
+impl BareOperator {
+    fn new() -> BareOperator {
+        let spec = five_windows(Duration::from_secs(90 * 24 * 3_600));
+        let mut operator = OverWindow::new(&spec).unwrap();
+        (0..u32::try_from(PARTITIONS).unwrap()).for_each(|unit| operator.add_unit(Assignment(unit), None).unwrap());
+        BareOperator(operator)
+    }
+
+    fn run(&mut self, rows: &RecordBatch) {
+        let (keys, amounts) = (Arc::clone(&rows["user_id"]), Arc::clone(&rows["amount"]));
+        let (keys, arguments) = (std::slice::from_ref(&keys), std::slice::from_ref(&amounts));
+        let input = WindowInput { keys, arguments, filters: &[], hidden: Hidden::of(rows).unwrap() };
+        black_box(self.0.process(&input).unwrap());
+    }
+}
+
+/// Measures everything in `rounds` turns over some blocks. No block comes twice: with windows, time goes on.
+pub(crate) fn measure(world: &World, rounds: usize) -> Parts {
+    let pipeline = world.pipeline();
     let io = runtime::tasks::io_runtime().unwrap();
-    let (plan, models) = runtime::compile(&pipeline, environment, io.handle()).unwrap();
+    let (plan, models) = runtime::compile(&pipeline, &world.environment, io.handle()).unwrap();
     let mut path = Path::new(&pipeline, &plan);
     let model = models.slot("fraud").unwrap().current();
     assert_eq!(model.model.num_trees(), 200);
     let schema = table_schema(&pipeline.sources[0]);
-    let blocks = blocks(ROWS);
-    let sqls: Vec<BareSql> =
-        blocks.iter().map(|block| BareSql::new(&bulk(&schema, block.values.as_parts().0))).collect();
-    let features: Vec<Vec<ArrayRef>> =
-        sqls.iter().map(|sql| feature_arrays(&sql.run(), model.model.feature_names())).collect();
-    let mut times: [Vec<f64>; 5] = Default::default();
+    let mut all_features = pipeline.clone();
+    "SELECT * FROM features".clone_into(&mut all_features.sinks[0].select.sql);
+    let (features_plan, _) = runtime::compile(&all_features, &world.environment, io.handle()).unwrap();
+    let mut features_path = Path::new(&all_features, &features_plan);
+    let mut operator = (world.features == Features::WithWindows).then(BareOperator::new);
+    let mut times: [Vec<f64>; 6] = Default::default();
     // In turns, so that a busy machine is busy for all. The first turn only warms up.
-    for round in 0..=rounds {
-        for (block, (sql, features)) in blocks.iter().zip(sqls.iter().zip(&features)) {
-            let [decode, graph] = path.run(block);
-            let bytes = block.values.as_parts().0;
-            let json = nanos_a_row(THREAD, ROWS, || drop(black_box(bulk(&schema, black_box(bytes)))));
-            let stock = nanos_a_row(THREAD, ROWS, || drop(black_box(sql.run())));
-            let score =
-                nanos_a_row(THREAD, ROWS, || drop(black_box(score_arrays(&model.model, features, ROWS).unwrap())));
-            if round > 0 {
-                times.iter_mut().zip([decode, graph, json, stock, score]).for_each(|(times, time)| times.push(time));
-            }
+    for (number, block) in blocks(ROWS, BLOCKS * (rounds + 1)).iter().enumerate() {
+        let bytes = block.values.as_parts().0;
+        let sql = BareSql::new(&bulk(&schema, bytes));
+        let decoded = features_path.decoder.decode(block, &features_path.units).unwrap().batch;
+        let features = features_path.graph.run(vec![(0, decoded.clone())]).unwrap().sinks.swap_remove(0);
+        let features = feature_arrays(&features, model.model.feature_names());
+        let [decode, graph] = path.run(block);
+        let json = nanos_a_row(THREAD, ROWS, || drop(black_box(bulk(&schema, black_box(bytes)))));
+        let stock = nanos_a_row(THREAD, ROWS, || drop(black_box(sql.run())));
+        let windows =
+            operator.as_mut().map_or(0.0, |operator| nanos_a_row(THREAD, ROWS, || operator.run(black_box(&decoded))));
+        let score = nanos_a_row(THREAD, ROWS, || drop(black_box(score_arrays(&model.model, &features, ROWS).unwrap())));
+        if number >= BLOCKS {
+            let found = [decode, graph, json, stock, windows, score];
+            times.iter_mut().zip(found).for_each(|(times, time)| times.push(time));
         }
     }
     assert!(path.alerts > 0 && path.alerts < ROWS * BLOCKS * rounds / 10, "{} alerts", path.alerts);
-    let [decode, graph, bare_json, bare_sql, bare_score] = times.map(median);
-    Parts { decode, graph, bare_json, bare_sql, bare_score }
+    let [decode, graph, bare_json, bare_sql, bare_operator, bare_score] = times.map(median);
+    Parts { decode, graph, bare_json, bare_sql, bare_operator, bare_score }
 }
 
 fn feature_arrays(batches: &[RecordBatch], names: &[String]) -> Vec<ArrayRef> {
@@ -188,16 +215,18 @@ fn feature_arrays(batches: &[RecordBatch], names: &[String]) -> Vec<ArrayRef> {
 pub(crate) fn print(parts: &Parts) {
     println!("  CPU time, ns a row, medians:");
     println!(
-        "    bare parts: arrow-json {:.0} + SQL {:.0} + scorer {:.0} = {:.0}",
+        "    bare parts: arrow-json {:.0} + SQL {:.0} + windows {:.0} + scorer {:.0} = {:.0}",
         parts.bare_json,
         parts.bare_sql,
+        parts.bare_operator,
         parts.bare_score,
         parts.bare()
     );
     println!(
-        "    from memory: decode {:.0} + features, score and filter {:.0} = {:.0}",
+        "    from memory: decode {:.0} + features, score and filter {:.0} = {:.0}; {:.0} rows per CPU second",
         parts.decode,
         parts.graph,
-        parts.path()
+        parts.path(),
+        1e9 / parts.path()
     );
 }

@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidemill::pipeline::settings::KafkaConnection;
 use tidemill::sink::kafka::KafkaAdmin;
 
-use super::world::{Environment, PIPELINE};
+use super::world::World;
 
 /// Partitions of every topic.
 pub(crate) const PARTITIONS: u32 = 4;
@@ -103,24 +103,18 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts it. `until` is that of the source; the threshold replaces the model's.
-    pub(crate) fn start(
-        environment: &Environment,
-        input: &str,
-        alerts: &str,
-        until: &str,
-        threshold: Option<f64>,
-    ) -> Engine {
+    pub(crate) fn start(world: &World, input: &str, alerts: &str, until: &str, threshold: Option<f64>) -> Engine {
         let dead_letters = topic("dead-letters");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("engine"));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("pipeline.yaml");
-        std::fs::write(&file, pipeline_text(until)).unwrap();
+        std::fs::write(&file, pipeline_text(world, until)).unwrap();
         let log = folder.join("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command
             .arg("run")
             .arg(&file)
-            .envs(environment)
+            .envs(&world.environment)
             .env("KAFKA_BOOTSTRAP_SERVERS", broker())
             .env("KAFKA_TOPIC", input)
             .env("KAFKA_OUTPUT_TOPIC", alerts)
@@ -154,20 +148,17 @@ impl Drop for Engine {
     }
 }
 
-/// The pipeline's file with a name and a group of its own, and the SQL by absolute paths.
-fn pipeline_text(until: &str) -> String {
-    let text = std::fs::read_to_string(PIPELINE).unwrap();
-    let sql = format!("{}/../sql/", env!("CARGO_MANIFEST_DIR"));
+/// The pipeline's file with a name and a group of its own.
+fn pipeline_text(world: &World, until: &str) -> String {
     let changes = [
         ("pipeline: fraud\n", format!("pipeline: {}\nhttp: {{ listen: \"127.0.0.1:0\" }}\n", unique("fraud"))),
         (
             "    connector: kafka\n    bootstrap_servers",
             format!("    connector: kafka\n    until: {until}\n    bootstrap_servers"),
         ),
-        ("../sql/", sql),
     ];
-    changes.into_iter().fold(text, |text, (from, to)| {
-        assert!(text.contains(from), "{PIPELINE} has no {from:?} any more");
+    changes.into_iter().fold(world.text.clone(), |text, (from, to)| {
+        assert!(text.contains(from), "the pipeline has no {from:?} any more");
         text.replace(from, &to)
     })
 }

@@ -6,6 +6,7 @@
 //! units/<source>/<topic>/<partition>/manifests/<number>.json one per checkpoint of a state unit
 //! units/<source>/<topic>/<partition>/state/<offset>-g<generation>-<uuid>/<operator>.<table>.arrow
 //!                                                            state at an offset; named by manifests
+//! models/<sha256>.txt                                        the models that served, for replays
 //! .probe/<uuid>                                              the self-test's; gone when it ends
 //! ```
 
@@ -27,6 +28,12 @@ const STATE_FOLDER: &str = "state";
 const MANIFEST_SUFFIX: &str = ".json";
 /// File systems take 255 bytes; a store may add a suffix of its own while it writes.
 const SEGMENT_BYTES_MAX: usize = 160;
+
+/// The name of a model's text, below the checkpoint's path.
+#[must_use]
+pub fn model_path(sha256: &str) -> String {
+    format!("models/{sha256}.txt")
+}
 
 /// The folder of a unit's manifests, below the checkpoint's path.
 #[must_use]

@@ -118,6 +118,43 @@ pub struct ModelVersion {
     pub sha256: String,
 }
 
+/// A model as it served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServedModel {
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its bytes, in hexadecimal digits; also its name below `models/`.
+    pub sha256: String,
+    /// Its threshold, as text that reads back to the same bits.
+    pub threshold: String,
+}
+
+/// From which record on which models served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serving {
+    /// The first record.
+    pub from: Offset,
+    /// All models of the pipeline, by name.
+    pub models: BTreeMap<String, ServedModel>,
+}
+
+/// The schedule after a start with `models`, whose first rows are those of the record at `from`.
+#[must_use]
+pub fn schedule_after(
+    mut schedule: Vec<Serving>,
+    from: Offset,
+    models: &BTreeMap<String, ServedModel>,
+) -> Vec<Serving> {
+    // What was to serve from here on has served nothing.
+    schedule.retain(|serving| serving.from < from);
+    if !models.is_empty() && schedule.last().is_none_or(|last| last.models != *models) {
+        schedule.push(Serving { from, models: models.clone() });
+    }
+    schedule
+}
+
 /// Who wrote a manifest, for people and for telling apart what two writers of one number wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,6 +330,9 @@ pub struct Manifest {
     pub state: Vec<Snapshot>,
     /// Models in use, by name.
     pub models: BTreeMap<String, ModelVersion>,
+    /// Which models served which records, by ascending offset. Empty without models.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<Serving>,
     /// Fingerprint of the SQL; empty before the first checkpoint.
     pub sql_fingerprint: String,
     /// When, for people; nothing is decided by it.
@@ -373,6 +413,9 @@ impl Manifest {
             None => return Err("it has progress of sinks or state, and no offset".into()),
         };
         check_state(&self.state, offset, self.watermark)?;
+        if !self.schedule.is_sorted_by(|before, after| before.from < after.from) {
+            return Err("its schedule of models does not rise".into());
+        }
         if let Some(restart) = &self.restart {
             let smallest =
                 self.sinks.values().map(|sink| sink.position).min().map_or(offset, |least| least.min(offset));

@@ -80,6 +80,7 @@ fn manifest() -> Manifest {
         restart: None,
         state: vec![snapshot(100, StateKind::Full), snapshot(150, StateKind::Delta)],
         models: BTreeMap::from([("fraud".to_owned(), ModelVersion { version: "3".into(), sha256: "ab".repeat(32) })]),
+        schedule: Vec::new(),
         sql_fingerprint: "cd".repeat(32),
         written_at: "2026-01-02T03:04:05.678Z".into(),
         writer: WriterIdentity { host: "worker-1".into(), pid: 42, id: "0e0f6a3e-0000-4000-8000-000000000002".into() },
@@ -217,4 +218,24 @@ fn what_was_added_to_a_version_is_read_back_and_absent_in_older_manifests() {
         newer.sinks.get_mut("archive").unwrap().covered = Some(offset(covered));
         assert_eq!(newer.to_bytes().unwrap_err().kind(), ErrorKind::Internal, "{covered}");
     }
+}
+
+#[test]
+fn a_schedule_says_from_which_record_on_which_models_served() {
+    let models = |version: &str| {
+        let served =
+            ServedModel { version: version.to_owned(), sha256: version.repeat(64), threshold: "0.7".to_owned() };
+        BTreeMap::from([("fraud".to_owned(), served)])
+    };
+    let serving = |from, version| Serving { from: offset(from), models: models(version) };
+    let first = schedule_after(Vec::new(), offset(5), &models("a"));
+    assert_eq!(first, [serving(5, "a")]);
+    // The same models go on; others begin where they begin.
+    assert_eq!(schedule_after(first.clone(), offset(9), &models("a")), first);
+    let second = schedule_after(first.clone(), offset(9), &models("b"));
+    assert_eq!(second, [serving(5, "a"), serving(9, "b")]);
+    // What had served nothing, because a sink went back, is forgotten.
+    assert_eq!(schedule_after(second.clone(), offset(9), &models("a")), first);
+    assert_eq!(schedule_after(second, offset(7), &models("c")), [serving(5, "a"), serving(7, "c")]);
+    assert_eq!(schedule_after(first, offset(5), &BTreeMap::new()), []);
 }

@@ -73,8 +73,8 @@ use sha2::{Digest as _, Sha256};
 
 pub use finish::{CommitPermit, finish_files};
 pub use manifest::{
-    Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, RestartPoint, SinkProgress, Snapshot,
-    StateFile, StateKind, StateTable, WriterIdentity,
+    Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, RestartPoint, ServedModel, Serving,
+    SinkProgress, Snapshot, StateFile, StateKind, StateTable, WriterIdentity, schedule_after,
 };
 pub use protocol::{
     Load, Progress, Recovery, Restore, Resume, StateDecision, WantedOperator, choose_snapshot, needed_snapshots,

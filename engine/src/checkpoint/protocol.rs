@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoint::manifest::{
     MANIFEST_VERSION, Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, Predecessor, RestartPoint,
-    SinkProgress, Snapshot, StateKind, WriterIdentity,
+    Serving, SinkProgress, Snapshot, StateKind, WriterIdentity,
 };
 use crate::error::{Error, Result};
 use crate::types::{Epoch, Generation, Offset, SeenPositions, StateUnit, Watermark};
@@ -39,6 +39,8 @@ pub struct Progress {
     pub state: Vec<Snapshot>,
     /// Models in use.
     pub models: BTreeMap<String, ModelVersion>,
+    /// Which models served which records.
+    pub schedule: Vec<Serving>,
     /// Fingerprint of the SQL.
     pub sql_fingerprint: String,
 }
@@ -79,6 +81,7 @@ pub fn claim_after(
         restart: newest.and_then(|newest| newest.restart.clone()),
         state: newest.map(|newest| newest.state.clone()).unwrap_or_default(),
         models: newest.map(|newest| newest.models.clone()).unwrap_or_default(),
+        schedule: newest.map(|newest| newest.schedule.clone()).unwrap_or_default(),
         sql_fingerprint: newest.map(|newest| newest.sql_fingerprint.clone()).unwrap_or_default(),
         written_at,
         writer,
@@ -127,6 +130,7 @@ pub fn checkpoint_after(last: &Manifest, progress: Progress, signature: Signatur
         restart: progress.restart,
         state: progress.state,
         models: progress.models,
+        schedule: progress.schedule,
         sql_fingerprint: progress.sql_fingerprint,
         written_at,
         writer,
@@ -281,6 +285,8 @@ pub struct Resume {
     pub state: Vec<Snapshot>,
     /// Models that were in use.
     pub models: BTreeMap<String, ModelVersion>,
+    /// Which models served which records.
+    pub schedule: Vec<Serving>,
     /// Fingerprint of the SQL that was in use.
     pub sql_fingerprint: String,
 }
@@ -328,6 +334,7 @@ pub fn recover(newest: &Manifest, sinks: &[String]) -> Recovery {
         gone,
         state: newest.state.clone(),
         models: newest.models.clone(),
+        schedule: newest.schedule.clone(),
         sql_fingerprint: newest.sql_fingerprint.clone(),
     })
 }

@@ -197,8 +197,8 @@ fn load_history(pipeline: &Pipeline, environment: &Environment, arguments: &Demo
     let settings = BootstrapSettings {
         inputs: vec![Input { source, uri, format: None }],
         cut_over: CutOver::At(StartPosition::Earliest),
-        // The demo's own producer is librdkafka's.
-        partitioner: Some(Partitioner::Crc32),
+        // The demo's own producer writes keys where Java's would.
+        partitioner: Some(Partitioner::Murmur2),
         timeout: CATCH_UP,
     };
     let started = clock::now();

@@ -44,6 +44,10 @@ pub(crate) struct ReplayArguments {
     /// Number of threads that compute; one for each processor when it is not given. The rows do not depend on it.
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
+    /// The checkpoints of the run that wrote the input: each row is scored by the model, with the threshold, that scored it then. As
+    /// served only.
+    #[arg(long, value_name = "CHECKPOINT_PATH")]
+    models_of: Option<String>,
     /// Hold the rows of a sink against Parquet, a file or a folder, bit for bit; it is an error when they differ. Once per sink.
     #[arg(long, value_name = "[SINK=]PATH")]
     compare: Vec<String>,
@@ -87,7 +91,9 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
     let comparisons = comparisons(&pipeline, &selected, arguments)?;
     let num_workers = arguments.workers.unwrap_or_else(default_workers);
-    let replay = Replay::open(&pipeline, environment, &inputs, arguments.order, num_workers)?.strict(arguments.strict);
+    let models_of = arguments.models_of.as_deref();
+    let replay = Replay::open_with(&pipeline, environment, &inputs, arguments.order, num_workers, models_of)?;
+    let replay = replay.strict(arguments.strict);
     let orders: Vec<Order> = replay.orders().collect();
     let mut files = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {

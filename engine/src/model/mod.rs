@@ -81,7 +81,8 @@ pub fn parse(text: &str, threshold: f64) -> Result<LoadedModel> {
     Ok(LoadedModel { model, version, threshold, sha256, run_id: None })
 }
 
-async fn read(uri: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
+/// The text of a model, as it is now.
+pub(crate) async fn read(uri: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
     let (store, path) = open_store(uri, env)?;
     let size = store.head(&path).await.map_err(unreadable)?.size;
     check_size(size)?;

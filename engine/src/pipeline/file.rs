@@ -11,6 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
+use super::defaults::{
+    hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
+    ten_seconds, threshold, two_hours,
+};
 use super::forms::{Named, OptionText, Secret, Text};
 use super::text::{ByteSize, ColumnSpec, Listen, TimestampMillis};
 
@@ -267,7 +271,7 @@ pub(super) struct ParquetSinkFile {
     #[serde(default = "parquet_bytes")]
     pub(super) max_bytes: Text<ByteSize>,
     /// Age of a file that is still open, at most.
-    #[serde(default = "parquet_age")]
+    #[serde(default = "minute")]
     pub(super) max_age: Text<Duration>,
 }
 
@@ -338,8 +342,7 @@ pub(super) struct RunFile {
     pub(super) max_wait: Text<Duration>,
     /// Time that a graceful stop may take.
     pub(super) stop_timeout: Text<Duration>,
-    /// Bytes of state that the windows of all workers in this process may hold; beyond, the pipeline stops. null: 60 percent of
-    /// the memory that the process may have.
+    /// Bytes of state that the windows of all workers may hold; beyond, the run stops. null: 60 percent of the memory.
     pub(super) max_state_bytes: Option<Text<ByteSize>>,
 }
 
@@ -480,60 +483,4 @@ pub(super) enum DeliveryFile {
     AtLeastOnce,
     /// Nothing is lost or doubled.
     ExactlyOnce,
-}
-
-fn millis(millis: u64) -> Text<Duration> {
-    Text(Duration::from_millis(millis))
-}
-
-fn second() -> Text<Duration> {
-    millis(1_000)
-}
-
-fn minute() -> Text<Duration> {
-    millis(60_000)
-}
-
-fn ten_seconds() -> Text<Duration> {
-    millis(10_000)
-}
-
-fn hour() -> Text<Duration> {
-    millis(3_600_000)
-}
-
-fn two_hours() -> Text<Duration> {
-    millis(2 * 3_600_000)
-}
-
-fn ninety_days() -> Text<Duration> {
-    millis(90 * 86_400_000)
-}
-
-fn parquet_age() -> Text<Duration> {
-    millis(60_000)
-}
-
-fn mebibyte() -> Text<ByteSize> {
-    Text(ByteSize(1 << 20))
-}
-
-fn parquet_bytes() -> Text<ByteSize> {
-    Text(ByteSize(128 << 20))
-}
-
-fn parquet_rows() -> u64 {
-    1_000_000
-}
-
-fn rejection_window() -> u64 {
-    10_000
-}
-
-fn retain() -> u64 {
-    10
-}
-
-fn threshold() -> f64 {
-    0.70
 }

@@ -5,6 +5,7 @@
 //! the types in `file`, `validate` turns it into `settings`. Each collects all problems, and each goes on with what is sound.
 
 mod cases;
+mod defaults;
 mod file;
 mod forms;
 mod location;

@@ -8,6 +8,7 @@ use arrow::compute::interleave;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 
+use super::schedule::Serve;
 use crate::error::{Error, Result};
 use crate::state::keys::KeyLayout;
 use crate::types::{Assignment, EventTime, HIDDEN_W, num_visible};
@@ -125,6 +126,8 @@ pub(super) struct AsOne<'a> {
 pub(super) struct Part {
     /// Units that are new, and when their logs begin: a worker may never see the first row.
     pub(super) begins: Vec<(Assignment, EventTime)>,
+    /// The models that serve the rows, where they change.
+    pub(super) serve: Option<Serve>,
     rows: Option<Rows>,
 }
 
@@ -143,7 +146,7 @@ enum Rows {
 impl Part {
     /// A whole batch.
     fn all(batch: RecordBatch) -> Part {
-        Part { begins: Vec::new(), rows: Some(Rows::All(batch)) }
+        Part { begins: Vec::new(), serve: None, rows: Some(Rows::All(batch)) }
     }
 
     /// The rows, and the number of each among those of the turn; without numbers they are all of the turn.
@@ -212,7 +215,7 @@ impl Dealer {
                 w: Arc::new(numbers.iter().map(|number| one.w[*number as usize]).collect::<Int64Array>()),
             });
             let rows = Rows::Some { pool: Arc::clone(pool), places, numbers, positions };
-            Part { begins: Vec::new(), rows: Some(rows) }
+            Part { begins: Vec::new(), serve: None, rows: Some(rows) }
         };
         numbers.into_iter().map(part).collect()
     }

@@ -11,6 +11,7 @@ pub(crate) mod needed;
 mod order;
 pub(crate) mod output;
 mod preview;
+mod schedule;
 mod sort;
 mod tally;
 mod turn;
@@ -29,7 +30,7 @@ use tokio::runtime::Runtime;
 
 use crate::checkpoint::open_store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::settings::{FileFormat, Pipeline, Place, SqlText};
+use crate::pipeline::settings::{FileFormat, Pipeline, Place, Source, SqlText};
 use crate::plan::Plan;
 use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
@@ -42,6 +43,7 @@ use needed::Output;
 pub use order::Order;
 use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};
+use schedule::Schedule;
 pub use tally::{Counts, RejectedRecord};
 use turn::Turns;
 
@@ -110,11 +112,31 @@ impl Replay {
         order: Option<Order>,
         num_workers: NonZeroUsize,
     ) -> Result<Replay> {
+        Replay::open_with(pipeline, env, inputs, order, num_workers, None)
+    }
+
+    /// As [`Replay::open`]; with the checkpoints of a run in `models_of`, each row is scored by the model that scored it then.
+    pub fn open_with(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        inputs: &[Input],
+        order: Option<Order>,
+        num_workers: NonZeroUsize,
+        models_of: Option<&str>,
+    ) -> Result<Replay> {
         check_names(pipeline, inputs)?;
         let pipeline = needed::needed(pipeline);
         let io = tasks::io_runtime()?;
-        let (plan, _) = runtime::compile(&pipeline, env, io.handle())?;
-        let turns = Turns::for_workers(&pipeline, &plan, num_workers.get().min(WORKERS_MAX))?;
+        let (plan, models) = runtime::compile(&pipeline, env, io.handle())?;
+        let read = |uri| {
+            let of_source = |source: &Source| Schedule::read(&io, env, uri, &source.name, &models);
+            pipeline.sources.iter().map(of_source).collect::<Result<Vec<_>>>()
+        };
+        let schedules = models_of.map(read).transpose()?;
+        // Workers share the models, which one of them must not change under another.
+        let has_changes = schedules.iter().flatten().any(Schedule::has_changes);
+        let num_workers = if has_changes { 1 } else { num_workers.get().min(WORKERS_MAX) };
+        let turns = Turns::for_workers(&pipeline, &plan, num_workers)?;
         let numbers = AssignmentNumbers::default();
         let has_windows = needed::may_have_windows(&pipeline);
         let behind = pipeline.views.iter().find(|view| view.repartition.is_some()).map(|view| view.name.as_str());
@@ -130,6 +152,9 @@ impl Replay {
             let opened =
                 opened.and_then(|rows| Reading::new(index, source, rows, order, has_windows, behind, &numbers));
             readings.push(opened.map_err(|error| error.context(format!("input of source {}", source.name)))?);
+        }
+        for (reading, schedule) in readings.iter_mut().zip(schedules.into_iter().flatten()) {
+            reading.set_schedule(schedule)?;
         }
         let schema =
             |sink| turns.outputs.schema_with_positions(sink).cloned().unwrap_or_else(|| visible_schema(&plan, sink));

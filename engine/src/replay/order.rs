@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::runtime::Runtime;
 
 use super::deal::{AsOne, Dealer, Place, Pool, Split};
+use super::schedule::Schedule;
 use super::sort::{SORT_BYTES, Sorted, Sorting};
 use super::tally::RejectedRecord;
 use super::turn::{Accepted, Inputs, Turns};
@@ -92,6 +93,7 @@ pub(super) struct Reading {
     one_unit: OneUnit,
     is_sorted: bool,
     sort_bytes: usize,
+    schedule: Option<Arc<Schedule>>,
 }
 
 impl Reading {
@@ -137,11 +139,23 @@ impl Reading {
             (Some(repartition), None) => repartition.by.clone(),
             (None, None) => source.partitioned_by.clone(),
         };
-        Ok(Reading { source: index, keys, rows, order, one_unit, is_sorted, sort_bytes: SORT_BYTES })
+        Ok(Reading { source: index, keys, rows, order, one_unit, is_sorted, sort_bytes: SORT_BYTES, schedule: None })
     }
 
     pub(super) fn order(&self) -> Order {
         self.order
+    }
+
+    /// Gives each row the models of its time. Refused where it is not known in which order rows were served.
+    pub(super) fn set_schedule(&mut self, schedule: Schedule) -> Result<()> {
+        if self.order != Order::AsServed {
+            return Err(Error::invalid(
+                "--models-of gives each row the model that served it, so rows have to be replayed as they were served: give an \
+                 archive with positions, and leave --order out or say as-served",
+            ));
+        }
+        self.schedule = Some(Arc::new(schedule));
+        Ok(())
     }
 
     pub(super) fn bytes_waiting(&self) -> u64 {
@@ -166,10 +180,10 @@ impl Reading {
         let dealer = Dealer::new(split, turns.graphs.len());
         let decode = move |inputs: &mut Inputs, deals: &mut Deals| {
             thread::scope(|scope| {
-                let Reading { rows, order, one_unit, is_sorted, sort_bytes, .. } = self;
+                let Reading { rows, order, one_unit, is_sorted, sort_bytes, schedule, .. } = self;
                 let (sender, blocks) = bounded(BLOCKS_AHEAD);
                 start(scope, "replay-read", move || read(io, rows, &sender))?;
-                let decoding = Decoding { source, inputs, deals, dealer, blocks };
+                let decoding = Decoding { source, inputs, deals, dealer, schedule, blocks };
                 match order {
                     Order::AsServed | Order::Input => decoding.as_read(),
                     Order::EventTime if is_sorted => decoding.sorted(io, one_unit, sort_bytes),
@@ -217,6 +231,8 @@ struct Decoding<'a> {
     inputs: &'a mut Inputs,
     deals: &'a mut Deals,
     dealer: Dealer,
+    /// Which models served which rows.
+    schedule: Option<Arc<Schedule>>,
     blocks: Receiver<Result<Block>>,
 }
 
@@ -233,6 +249,12 @@ impl Decoding<'_> {
     fn as_read(mut self) -> Ended {
         while let Ok(block) = self.blocks.recv() {
             let (batch, read, units) = self.accept(block?)?;
+            if let Some(schedule) = self.schedule.clone().filter(|_| batch.num_rows() > 0) {
+                if let Err(gone) = self.give_as_served(&schedule, &batch, read, &units)? {
+                    return Ok(Err(gone));
+                }
+                continue;
+            }
             let hidden = Hidden::of(&batch)?;
             let (unit, offset, times) = (hidden.unit.clone(), hidden.offset.clone(), hidden.event_time.clone());
             let has_rows = batch.num_rows() > 0;
@@ -241,6 +263,30 @@ impl Decoding<'_> {
             if let Err(gone) = self.deals.give(Step { read: Some(read), turn }, parts, times.values()) {
                 return Ok(Err(gone));
             }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Rows of one partition, each with the models of its time.
+    fn give_as_served(&mut self, schedule: &Schedule, batch: &RecordBatch, read: Read, units: &Arc<Units>) -> Ended {
+        let (mut start, mut read) = (0, Some(read));
+        while start < batch.num_rows() {
+            let hidden = Hidden::of(batch)?;
+            let unit = units.get(Assignment(hidden.unit.value(start)));
+            let unit = unit.ok_or_else(|| Error::internal("rows of a unit that is not known"))?;
+            let (serve, until) = schedule.at(unit, hidden.offset.value(start))?;
+            let offsets = &hidden.offset.values()[start..];
+            let num_rows = until.map_or(offsets.len(), |until| offsets.partition_point(|offset| *offset < until));
+            let rows = batch.slice(start, num_rows);
+            let hidden = Hidden::of(&rows)?;
+            let (unit, offset, times) = (hidden.unit.clone(), hidden.offset.clone(), hidden.event_time.clone());
+            let turn = TurnOrigin { units: Arc::clone(units), unit, offset, as_one: None };
+            let mut parts = self.dealer.batch(rows)?;
+            parts.iter_mut().for_each(|part| part.serve = Some(serve.clone()));
+            if let Err(gone) = self.deals.give(Step { read: read.take(), turn: Some(turn) }, parts, times.values()) {
+                return Ok(Err(gone));
+            }
+            start += num_rows;
         }
         Ok(Ok(()))
     }

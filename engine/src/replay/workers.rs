@@ -159,6 +159,9 @@ fn answer(source: usize, graph: &mut Graph, part: Part) -> Result<Served> {
     for (unit, begin) in &part.begins {
         graph.begin_unit(source, *unit, *begin)?;
     }
+    if let Some(serve) = &part.serve {
+        serve.apply()?;
+    }
     let Some((batch, numbers)) = part.into_rows()? else { return Ok(Served::default()) };
     let output = graph.run(vec![(source, batch)])?;
     let number = |row: usize| numbers.as_ref().map_or(row as u32, |numbers| numbers[row]);

@@ -62,7 +62,7 @@ pub(crate) fn publish(
         interval: TIMEOUT,
         snapshot_interval: TIMEOUT,
         timeout: TIMEOUT,
-        models: BTreeMap::new(),
+        served: BTreeMap::new(),
         sql_fingerprint,
         backfill: settings.map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
         metrics: metrics.clone(),

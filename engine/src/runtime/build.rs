@@ -16,7 +16,8 @@ use super::repartition::staged;
 use super::stages::{self, stamp};
 use super::worker::{Feed, Trigger, Upstream, Worker};
 use super::{clock, functions, positions};
-use crate::checkpoint::{CheckpointSettings, Checkpoints, ModelVersion, RetryPolicy, Stores};
+use crate::checkpoint::layout::model_path;
+use crate::checkpoint::{CheckpointSettings, Checkpoints, Folder, RetryPolicy, ServedModel, Stores, sha256_hex};
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
 use crate::model;
@@ -54,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     stores: Stores,
     checkpoints: Option<Checkpoints>,
-    models: BTreeMap<String, ModelVersion>,
+    models: BTreeMap<String, ServedModel>,
     numbers: AssignmentNumbers,
     limit: StateLimit,
     io: Handle,
@@ -80,7 +81,10 @@ impl Shared {
         });
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
-        let versions = versions(&models);
+        let versions = served(&models);
+        if let Some(checkpoints) = &checkpoints {
+            io.block_on(keep_models(&pipeline, &versions, checkpoints.folder(), &env))?;
+        }
         status.set_models(
             versions
                 .iter()
@@ -111,12 +115,39 @@ pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle)
     Ok((plan, models))
 }
 
-fn versions(models: &Models) -> BTreeMap<String, ModelVersion> {
+fn served(models: &Models) -> BTreeMap<String, ServedModel> {
     let version = |name: &str| {
         let current = models.slot(name).ok()?.current();
-        Some((name.to_owned(), ModelVersion { version: current.version.clone(), sha256: current.sha256.clone() }))
+        let (version, sha256) = (current.version.clone(), current.sha256.clone());
+        // `Debug` writes as many digits as reading the same number back takes.
+        Some((name.to_owned(), ServedModel { version, sha256, threshold: format!("{:?}", current.threshold) }))
     };
     models.names().filter_map(version).collect()
+}
+
+/// Keeps the models that are about to serve beside the checkpoints, so that a replay can score each row with the model of its time.
+async fn keep_models(
+    pipeline: &Pipeline,
+    served: &BTreeMap<String, ServedModel>,
+    folder: &Folder,
+    env: &BTreeMap<String, String>,
+) -> Result<()> {
+    for model in &pipeline.models {
+        let Some(version) = served.get(&model.name) else { continue };
+        let name = model_path(&version.sha256);
+        let context = |error: Error| error.context(format!("keeping model {} for replays", model.name));
+        if folder.size(&name).await.map_err(context)?.is_some() {
+            continue;
+        }
+        let text = model::read(&model.uri, &|name| env.get(name).cloned()).await.map_err(context)?;
+        if sha256_hex(text.as_bytes()) != version.sha256 {
+            let problem =
+                format!("model {}: {} changed while the pipeline started; start it again", model.name, model.uri);
+            return Err(Error::unavailable(problem));
+        }
+        folder.write(&name, text.into()).await.map_err(context)?;
+    }
+    Ok(())
 }
 
 pub(super) fn sink_names(pipeline: &Pipeline) -> Vec<String> {
@@ -246,7 +277,7 @@ fn checkpointer(pipeline: &Pipeline, shared: &Shared, metrics: WorkerMetrics) ->
         interval,
         snapshot_interval,
         timeout: pipeline.run.stop_timeout,
-        models: shared.models.clone(),
+        served: shared.models.clone(),
         sql_fingerprint: shared.plan.fingerprint(),
         backfill: pipeline.checkpoint.as_ref().map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
         metrics,

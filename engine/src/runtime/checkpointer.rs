@@ -15,7 +15,9 @@ use super::recovery::{Claimed, Wanted, recovered, unclaimed};
 use super::restart_points::RestartPoints;
 use super::snapshots::Snapshots;
 use super::{clock, tasks};
-use crate::checkpoint::{Checkpoints, ModelVersion, Progress, RestartPoint, SinkProgress, UnitWriter};
+use crate::checkpoint::{
+    Checkpoints, ModelVersion, Progress, RestartPoint, ServedModel, Serving, SinkProgress, UnitWriter, schedule_after,
+};
 use crate::error::{Error, Result};
 use crate::observe::metrics::WorkerMetrics;
 use crate::pipeline::settings::Backfill;
@@ -75,6 +77,9 @@ pub(crate) struct Checkpointer {
     interval: Duration,
     timeout: Duration,
     models: BTreeMap<String, ModelVersion>,
+    served: BTreeMap<String, ServedModel>,
+    /// By unit: which models served which records, this run included.
+    schedules: BTreeMap<Assignment, Vec<Serving>>,
     sql_fingerprint: String,
     writers: BTreeMap<Assignment, UnitWriter>,
     /// What this process published last of each unit, and when.
@@ -98,7 +103,8 @@ pub(crate) struct CheckpointerParts {
     pub(crate) interval: Duration,
     pub(crate) snapshot_interval: Duration,
     pub(crate) timeout: Duration,
-    pub(crate) models: BTreeMap<String, ModelVersion>,
+    /// The models that serve.
+    pub(crate) served: BTreeMap<String, ServedModel>,
     pub(crate) sql_fingerprint: String,
     pub(crate) backfill: Backfill,
     pub(crate) metrics: WorkerMetrics,
@@ -114,7 +120,9 @@ impl Checkpointer {
             io,
             interval,
             timeout,
-            models: parts.models,
+            models: parts.served.iter().map(version_of).collect(),
+            served: parts.served,
+            schedules: BTreeMap::new(),
             sql_fingerprint: parts.sql_fingerprint,
             writers: BTreeMap::new(),
             latest: BTreeMap::new(),
@@ -186,6 +194,11 @@ impl Checkpointer {
             drop(self.release(&assignments));
         }
         verdict.map(|()| claimed)
+    }
+
+    /// Says from which record on the models of this run serve a unit, after those of `schedule`.
+    pub(crate) fn serve_from(&mut self, assignment: Assignment, schedule: Vec<Serving>, from: Offset) {
+        self.schedules.insert(assignment, schedule_after(schedule, from, &self.served));
     }
 
     /// Says where a unit of an internal topic starts.
@@ -318,6 +331,7 @@ impl Checkpointer {
                 restart: self.restart_points.at_or_below(unit.assignment, smallest.min(unit.processed)),
                 state: self.snapshots.named(unit.assignment, smallest, unit.processed),
                 models: self.models.clone(),
+                schedule: self.schedules.get(&unit.assignment).cloned().unwrap_or_default(),
                 sql_fingerprint: self.sql_fingerprint.clone(),
             };
             let is_fresh =
@@ -393,9 +407,14 @@ impl Checkpointer {
         self.restart_points.forget(assignments);
         for assignment in assignments {
             self.writers.remove(assignment);
+            self.schedules.remove(assignment);
             self.latest.remove(assignment);
         }
     }
+}
+
+fn version_of((name, model): (&String, &ServedModel)) -> (String, ModelVersion) {
+    (name.clone(), ModelVersion { version: model.version.clone(), sha256: model.sha256.clone() })
 }
 
 fn sink_progress(units: &[PreparedUnit], unit: &UnitProgress) -> SinkProgress {

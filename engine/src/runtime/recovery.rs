@@ -1,6 +1,8 @@
 //! Where a claimed unit goes on, from its newest manifest: the position, each sink's own, and the state; or why it cannot.
 
-use crate::checkpoint::{Recovery, RestartPoint, Restore, Resume, StateDecision, WantedOperator, choose_snapshot};
+use crate::checkpoint::{
+    Recovery, RestartPoint, Restore, Resume, Serving, StateDecision, WantedOperator, choose_snapshot,
+};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::Backfill;
 use crate::source::StartAt;
@@ -22,6 +24,8 @@ pub(crate) struct Claimed {
     /// Of an internal topic: the place that the last manifest names for a restart.
     pub(crate) restart: Option<RestartPoint>,
     pub(crate) published: Option<Offset>,
+    /// Which models served which records so far.
+    pub(crate) schedule: Vec<Serving>,
     /// State to load; the unit starts at its offset.
     pub(crate) restore: Option<Restore>,
     /// Our generation; `None` without checkpoints.
@@ -82,6 +86,7 @@ pub(super) fn unclaimed(assignment: Assignment, unit: &StateUnit) -> Claimed {
         seen: SeenPositions::default(),
         restart: None,
         published: None,
+        schedule: Vec::new(),
         restore: None,
         generation: None,
         num_first_partitions: None,
@@ -102,6 +107,7 @@ fn resumed_claim(assignment: Assignment, unit: &StateUnit, resume: &Resume, sink
         seen: resume.seen.clone(),
         restart: resume.restart.clone(),
         published: Some(resume.published),
+        schedule: resume.schedule.clone(),
         ..unclaimed(assignment, unit)
     }
 }

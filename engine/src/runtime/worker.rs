@@ -289,6 +289,8 @@ impl Worker {
         let num_sinks = self.driver.num_sinks();
         let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![offset; num_sinks]);
         let covered = claim.sinks_covered.unwrap_or_else(|| vec![offset; num_sinks]);
+        let smallest = sink_positions.iter().copied().min().unwrap_or(offset);
+        self.checkpointer.serve_from(assignment, claim.schedule, smallest);
         for (lane, covered) in self.driver.all_sinks().zip(covered) {
             lane.sink.take_over(assignment, &claim.unit, covered);
         }

@@ -29,10 +29,18 @@ fn sends_reads_scores_and_alerts(printed: &str) {
     assert_eq!((sent, read), (1500.0, 1500.0), "{printed}");
     assert_eq!(scored + rejected, read, "{printed}");
     assert!(scored > 1400.0, "{printed}");
-    let [alerts] = numbers(printed, "alerts", ["of"]);
+    let [alerts] = numbers(printed, "alerts", ["raised;"]);
     assert_eq!(printed.matches("ALERT").count() as f64, alerts, "{printed}");
     assert!(alerts > 0.0, "{printed}");
-    assert!(printed.contains("precision") && printed.contains("p99"), "{printed}");
+    assert!(printed.contains("p99"), "{printed}");
+    let quality = |mark: &str| -> f64 {
+        let line =
+            printed.lines().find(|line| line.contains(mark)).unwrap_or_else(|| panic!("no {mark} in\n{printed}"));
+        assert!(line.contains("precision") && line.contains("recall"), "{line}");
+        line.split("PR-AUC ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap()
+    };
+    let (history, constants) = (quality("history features"), quality("with constants in their place"));
+    assert!(history > 2.0 * constants, "{history} with history, {constants} without:\n{printed}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl<'a> Line<'a> {
             "pipeline: windows\n\
              sources:\n  events:\n    connector: kafka\n    bootstrap_servers: \"{broker}\"\n    topic: {input}\n    \
              group: {name}\n    until: {until}\n    options: {{ session.timeout.ms: 2000 }}\n    partitioned_by: [user_id]\n    \
-             event_time: at\n    max_lateness: 1h\n    \
+             event_time: at\n    max_lateness: 1h\n    max_future_skew: 30m\n    trust_timestamps: true\n    \
              columns: {{ id: bigint not null, user_id: bigint not null, amount: double, place: string, at: timestamp not null }}\n    \
              metadata: {{ source_partition: partition, source_offset: offset }}\n{rate}\
              views:\n  features: \"{features}\"\n\

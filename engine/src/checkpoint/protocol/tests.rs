@@ -43,6 +43,7 @@ fn progress(next: i64, sinks: &[(&str, SinkProgress)]) -> Progress {
         state: Vec::new(),
         restart: None,
         models: BTreeMap::new(),
+        schedule: Vec::new(),
         sql_fingerprint: "f".into(),
     }
 }

@@ -17,6 +17,10 @@ use object_store::{
 use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+pub use object_store::ObjectStore as AnyStore;
+pub use object_store::memory::InMemory;
+pub use object_store::path::Path as StorePath;
+
 /// What is done to a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {

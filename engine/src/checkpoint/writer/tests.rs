@@ -91,6 +91,7 @@ fn progress(next: i64, files: Vec<StagedFile>) -> Progress {
         state: Vec::new(),
         restart: None,
         models: BTreeMap::new(),
+        schedule: Vec::new(),
         sql_fingerprint: "f".into(),
     }
 }

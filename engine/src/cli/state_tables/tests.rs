@@ -1,12 +1,9 @@
 //! Tests of the state as tables: keys by name, deltas applied, and nothing but reading.
 
-use arrow::array::Int64Array;
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-
 use super::*;
 use crate::checkpoint::state::{Part, write_snapshot};
+use crate::checkpoint::testing::{AnyStore, InMemory, StorePath};
+use arrow::array::Int64Array;
 
 fn unit() -> StateUnit {
     StateUnit { source: "events".into(), topic: "t".into(), partition: 4 }
@@ -45,8 +42,8 @@ async fn part(folder: &Folder, name: &str, keys: &[(&str, &[i64])]) -> OperatorS
 }
 
 async fn tables() -> StateTables {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let folder = Folder::new(store, Path::from("c"), "memory://c".into());
+    let store: Arc<dyn AnyStore> = Arc::new(InMemory::new());
+    let folder = Folder::new(store, StorePath::from("c"), "memory://c".into());
     let full = part(&folder, "1", &[("ann", &[1, 2]), ("bob", &[3]), ("eve", &[])]).await;
     let delta = part(&folder, "2", &[("bob", &[30, 31])]).await;
     let newest = part(&folder, "3", &[("bob", &[300]), ("zoe", &[9])]).await;
@@ -82,7 +79,7 @@ async fn what_is_no_select_is_refused_with_the_tables_there_are() {
     let list = tables.list().await.unwrap();
     assert!(
         list.contains(
-            "f_1_rows  (1 units, up to 6 rows)\n  source Utf8, topic Utf8, partition Int32, user Utf8, event_time"
+            "f_1_rows  (1 units, up to 7 rows)\n  source Utf8, topic Utf8, partition Int32, user Utf8, event_time"
         ),
         "{list}"
     );

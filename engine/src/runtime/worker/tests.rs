@@ -7,16 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array as _, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
-use object_store::path::Path as StorePath;
 use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tokio::runtime::Runtime;
 
 use super::*;
 use crate::checkpoint::inspect::Inspector;
-use crate::checkpoint::testing::{Fault, FaultStore, Operation};
+use crate::checkpoint::testing::{AnyStore, Fault, FaultStore, InMemory, Operation, StorePath};
 use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Snapshot, StateKind, Stores, layout};
 use crate::decode::Decoder;
 use crate::observe::latency::Latency;
@@ -280,7 +277,7 @@ impl World {
     fn stores(&self, faults: &Arc<Faults>) -> Stores {
         let faults = Arc::clone(faults);
         let stores = Stores::new(|_| None);
-        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn ObjectStore>, move |_, operation, path| {
+        let store = FaultStore::new(Arc::clone(&self.store) as Arc<dyn AnyStore>, move |_, operation, path| {
             faults.decide(operation, path)
         });
         stores.register(PATH, Arc::new(store), StorePath::from("c"));
@@ -333,7 +330,7 @@ impl World {
             interval: Duration::from_millis(random.random_range(0..3)),
             snapshot_interval: Duration::from_millis(random.random_range(0..6)),
             timeout: Duration::from_secs(20),
-            models: BTreeMap::new(),
+            served: BTreeMap::new(),
             sql_fingerprint: plan.fingerprint(),
             backfill,
             metrics: metrics.clone(),
@@ -528,7 +525,7 @@ fn killed_at_random(seed: u64) -> (usize, usize) {
             let held: Vec<Assignment> = life.fed.keys().copied().collect();
             life.worker.give_back(0, &held[..1]).unwrap();
         }
-        if random.random_bool(0.2) {
+        if !dies_early && random.random_bool(0.2) {
             life.worker.drain().unwrap()
         } else {
             life.kill()

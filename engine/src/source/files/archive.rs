@@ -294,7 +294,8 @@ fn in_order(files: impl Iterator<Item = StoredFile>) -> Result<Vec<ArchivedFile>
         match parse_name(&file) {
             Some((partition, range)) => found.push(ArchivedFile { file, partition, range }),
             None => problems.push(format!(
-                "file {}: its name does not say which offsets it covers; archives are read with the names that the sink gave:                  SOURCE--TOPIC--PARTITION--FROM-TO.parquet",
+                "file {}: its name does not say which offsets it covers; archives are read with the names that the sink gave: \
+                 SOURCE--TOPIC--PARTITION--FROM-TO.parquet",
                 file.topic
             )),
         }
@@ -318,7 +319,8 @@ fn in_order(files: impl Iterator<Item = StoredFile>) -> Result<Vec<ArchivedFile>
                 ));
             } else if end < start {
                 problems.push(format!(
-                    "{of}: offsets [{end}, {start}) are missing, between {} and {}; put back the files that cover them, or replay                      what is before and after them apart",
+                    "{of}: offsets [{end}, {start}) are missing, between {} and {}; put back the files that cover them, or replay \
+                     what is before and after them apart",
                     last.file.topic, file.file.topic
                 ));
             }

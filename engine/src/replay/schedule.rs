@@ -1,0 +1,150 @@
+//! The schedule of models of a run, from its checkpoints: which models served which records. A replay of what was served gives each
+//! row the models of its time, so that scores come out as they did.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tidemill_udfs::functions::{LoadedModel, ModelSlot, Models};
+use tokio::runtime::Runtime;
+
+use crate::checkpoint::inspect::Inspector;
+use crate::checkpoint::layout::model_path;
+use crate::checkpoint::{Folder, ServedModel, Serving, Stores, sha256_hex};
+use crate::error::{Error, Result};
+use crate::model;
+use crate::types::{Offset, StateUnit};
+
+/// A model file larger than this is not one of ours.
+const MODEL_BYTES_MAX: u64 = 1 << 30;
+
+/// Models that served together.
+type Set = Vec<(Arc<ModelSlot>, Arc<LoadedModel>)>;
+
+/// Which models served which records.
+pub(super) struct Schedule {
+    /// By topic and partition: from which offset on which set, ascending.
+    units: BTreeMap<(Arc<str>, i32), Vec<(Offset, usize)>>,
+    sets: Vec<Arc<Set>>,
+}
+
+impl fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schedule").field("units", &self.units).field("sets", &self.sets.len()).finish()
+    }
+}
+
+/// The models of a turn.
+#[derive(Clone)]
+pub(super) struct Serve(Arc<Set>);
+
+impl fmt::Debug for Serve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let versions = self.0.iter().map(|(_, model)| &model.version);
+        f.debug_list().entries(versions).finish()
+    }
+}
+
+impl Serve {
+    /// Puts the models into their places.
+    pub(super) fn apply(&self) -> Result<()> {
+        for (slot, model) in self.0.iter() {
+            if slot.current().sha256 != model.sha256 || slot.current().threshold.to_bits() != model.threshold.to_bits()
+            {
+                slot.swap(Arc::clone(model)).map_err(|error| {
+                    Error::invalid(format!("{error}; replay with the SQL and the model that served then"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Schedule {
+    /// Reads the schedule from the checkpoints at `uri`, for the models of a plan.
+    pub(super) fn read(
+        io: &Runtime,
+        env: &BTreeMap<String, String>,
+        uri: &str,
+        source: &str,
+        models: &Models,
+    ) -> Result<Schedule> {
+        let stores = Stores::new({
+            let env = env.clone();
+            move |name| env.get(name).cloned()
+        });
+        io.block_on(read(&stores, uri, source, models)).map_err(|error| error.context(format!("checkpoints at {uri}")))
+    }
+
+    /// Whether some rows are served by other models than others, so that the models change while the replay runs.
+    pub(super) fn has_changes(&self) -> bool {
+        self.sets.len() > 1
+    }
+
+    /// The first record at or after `from` that other models serve than the one at `from`, and the models of that one.
+    pub(super) fn at(&self, unit: &StateUnit, from: i64) -> Result<(Serve, Option<i64>)> {
+        let servings = self.units.get(&(unit.topic.clone(), unit.partition)).map_or(&[][..], Vec::as_slice);
+        let next = servings.partition_point(|(offset, _)| offset.get() <= from);
+        let Some((_, set)) = next.checked_sub(1).map(|place| &servings[place]) else {
+            return Err(Error::data(format!(
+                "{unit}: the checkpoints do not say which model served the record at offset {from}; replay without \
+                 --models-of, or give the checkpoints of the run that wrote the archive"
+            )));
+        };
+        Ok((Serve(Arc::clone(&self.sets[*set])), servings.get(next).map(|(offset, _)| offset.get())))
+    }
+}
+
+async fn read(stores: &Stores, uri: &str, source: &str, models: &Models) -> Result<Schedule> {
+    let inspector = Inspector::open(stores, uri).await?;
+    let mut schedule = Schedule { units: BTreeMap::new(), sets: Vec::new() };
+    let mut known: Vec<BTreeMap<String, ServedModel>> = Vec::new();
+    for summary in inspector.list().await? {
+        if *summary.unit.source != *source {
+            continue;
+        }
+        let mut servings = Vec::new();
+        for Serving { from, models: served } in summary.newest?.schedule {
+            let place = match known.iter().position(|known| *known == served) {
+                Some(place) => place,
+                None => {
+                    schedule.sets.push(Arc::new(load(inspector.folder(), &served, models).await?));
+                    known.push(served);
+                    known.len() - 1
+                }
+            };
+            servings.push((from, place));
+        }
+        schedule.units.insert((summary.unit.topic.clone(), summary.unit.partition), servings);
+    }
+    Ok(schedule)
+}
+
+async fn load(folder: &Folder, served: &BTreeMap<String, ServedModel>, models: &Models) -> Result<Set> {
+    let mut set = Set::new();
+    for name in models.names() {
+        let Some(model) = served.get(name) else {
+            return Err(Error::data(format!(
+                "model {name} did not serve in that run; replay with the pipeline file of that time"
+            )));
+        };
+        let path = model_path(&model.sha256);
+        let bytes = folder.read(&path, MODEL_BYTES_MAX).await?;
+        let damaged = |problem: &str| {
+            Error::data(format!(
+                "{}: {problem}; restore the model that was served, version {}",
+                folder.place(&path),
+                model.version
+            ))
+        };
+        let bytes = bytes.ok_or_else(|| damaged("there is no such model"))?;
+        if sha256_hex(&bytes) != model.sha256 {
+            return Err(damaged("it is not the model of its name"));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is no text"))?;
+        let threshold = model.threshold.parse().map_err(|_| damaged("its threshold in the manifest is no number"))?;
+        let slot = models.slot(name).map_err(|error| Error::internal(error.to_string()))?;
+        set.push((Arc::clone(slot), Arc::new(model::parse(text, threshold)?)));
+    }
+    Ok(set)
+}
