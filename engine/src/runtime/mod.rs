@@ -17,6 +17,7 @@ mod run;
 mod snapshots;
 mod stages;
 pub mod tasks;
+mod trigger;
 mod units;
 mod worker;
 

@@ -120,3 +120,12 @@ fn missing_state(operators: &[String]) -> Error {
         operators.join(", ")
     ))
 }
+
+/// Records that state needs are gone: going on after them would give other numbers than a replay, without a word.
+pub(super) fn state_lost(unit: &StateUnit, wanted: Offset, found: Offset) -> Error {
+    Error::data(format!(
+        "{unit}: the windows' state needs the records from offset {wanted} on, and the log begins at {found}; either rebuild the \
+         state from what the log still has with `tidemill run --backfill log-all` (rows whose frames reach further back are \
+         flagged `_history_incomplete`), or use another checkpoint path and start over"
+    ))
+}

@@ -8,6 +8,9 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 
 use crate::error::{Error, Result};
+use crate::observe::metrics::partition_gauges;
+use crate::observe::status::PartitionStatus;
+use crate::source::PartitionProgress;
 use crate::types::{Assignment, Hidden, Offset, StateUnit, Units};
 
 /// One state unit in a worker's hands.
@@ -153,6 +156,34 @@ impl HeldUnits {
         }
         filter_record_batch(&batch, &BooleanArray::new(keep, None))
             .map_err(|error| Error::internal("rows that a sink has already cannot be left out").with_source(error))
+    }
+}
+
+/// Where a partition stands, for the status document; sets its gauges.
+pub(super) fn partition_status(
+    held: &HeldUnit,
+    progress: Option<&PartitionProgress>,
+    watermark: Option<crate::types::EventTime>,
+) -> PartitionStatus {
+    let end = progress.and_then(|progress| progress.end);
+    // When all records that came are processed, what lies between the last of them and the source's position are none.
+    let position = progress.filter(|progress| held.processed >= progress.delivered).map(|progress| progress.position);
+    let position = position.unwrap_or(held.processed).max(held.processed);
+    let lag = end.map(|end| (end.get() - position.get()).max(0));
+    let (lag_gauge, position_gauge) = partition_gauges(&held.unit);
+    if let Some(lag) = lag {
+        lag_gauge.set(lag as f64);
+    }
+    position_gauge.set(held.processed.get() as f64);
+    PartitionStatus {
+        source: held.unit.source.to_string(),
+        topic: held.unit.topic.to_string(),
+        partition: held.unit.partition,
+        position: held.processed.get(),
+        published: held.published.map(Offset::get),
+        end: end.map(Offset::get),
+        lag,
+        watermark_micros: watermark.map(crate::types::EventTime::as_micros),
     }
 }
 

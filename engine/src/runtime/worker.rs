@@ -12,15 +12,17 @@ use super::clock;
 use super::driver::{Block, Driver};
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
-use super::recovery::{Claimed, Wanted};
+use super::recovery::{Claimed, Wanted, state_lost};
 use super::snapshots::{empty_snapshot, wanted_operators};
+use super::trigger::{EPOCH_BYTES_MAX, Trigger};
 use super::units::HeldUnit;
+use super::units::partition_status;
 use crate::checkpoint::RestartPoint;
 use crate::error::{Error, Result};
 use crate::observe::metrics::{partition_gauges, state_gauges};
-use crate::observe::status::{PartitionStatus, StateStatus, StatusBoard};
+use crate::observe::status::{StateStatus, StatusBoard};
 use crate::pipeline::settings::DataLossPolicy;
-use crate::source::{Gate, PartitionProgress, Source, SourceEvent, StartAt};
+use crate::source::{Gate, Source, SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, StateUnit};
 
 /// Longest sleep of a worker with nothing to do: how late it may notice that something went wrong without a wake-up.
@@ -29,8 +31,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const PREPARING_WAIT: Duration = Duration::from_millis(1);
 /// How long leaving a group may take: all is published by then, and a group notices by itself.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes of keys and payloads that make an epoch due and full, whatever its rows: 64 MiB.
-const EPOCH_BYTES_MAX: usize = 64 << 20;
 /// How often positions are reported and the status document is written.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -56,25 +56,6 @@ pub(crate) struct Upstream {
     pub(crate) sources: Vec<usize>,
     /// Opens when they have all gone in; only sources with an end have one.
     pub(crate) gate: Option<Gate>,
-}
-
-/// When an epoch starts and how large it may be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Trigger {
-    pub(crate) max_batch_rows: usize,
-    pub(crate) max_wait: Duration,
-}
-
-impl Trigger {
-    /// Whether `pending` (rows, bytes) fill an epoch.
-    fn is_full(self, pending: (usize, usize)) -> bool {
-        pending.0 >= self.max_batch_rows || pending.1 >= EPOCH_BYTES_MAX
-    }
-
-    /// Whether to run what is pending now: it is full, it has waited long enough, or nothing more can come.
-    pub(crate) fn is_due(self, pending: (usize, usize), waited: Duration, is_exhausted: bool) -> bool {
-        pending.0 > 0 && (self.is_full(pending) || waited >= self.max_wait || is_exhausted)
-    }
 }
 
 /// One worker.
@@ -529,69 +510,10 @@ impl Worker {
     }
 }
 
-fn partition_status(
-    held: &HeldUnit,
-    progress: Option<&PartitionProgress>,
-    watermark: Option<crate::types::EventTime>,
-) -> PartitionStatus {
-    let end = progress.and_then(|progress| progress.end);
-    // When all records that came are processed, what lies between the last of them and the source's position are none.
-    let position = progress.filter(|progress| held.processed >= progress.delivered).map(|progress| progress.position);
-    let position = position.unwrap_or(held.processed).max(held.processed);
-    let lag = end.map(|end| (end.get() - position.get()).max(0));
-    let (lag_gauge, position_gauge) = partition_gauges(&held.unit);
-    if let Some(lag) = lag {
-        lag_gauge.set(lag as f64);
-    }
-    position_gauge.set(held.processed.get() as f64);
-    PartitionStatus {
-        source: held.unit.source.to_string(),
-        topic: held.unit.topic.to_string(),
-        partition: held.unit.partition,
-        position: held.processed.get(),
-        published: held.published.map(Offset::get),
-        end: end.map(Offset::get),
-        lag,
-        watermark_micros: watermark.map(crate::types::EventTime::as_micros),
-    }
-}
-
-/// Records that state needs are gone: going on after them would give other numbers than a replay, without a word.
-fn state_lost(unit: &StateUnit, wanted: Offset, found: Offset) -> Error {
-    Error::data(format!(
-        "{unit}: the windows' state needs the records from offset {wanted} on, and the log begins at {found}; either rebuild the \
-         state from what the log still has with `tidemill run --backfill log-all` (rows whose frames reach further back are \
-         flagged `_history_incomplete`), or use another checkpoint path and start over"
-    ))
-}
-
 /// What a worker's thread ended with when it panicked.
 pub(crate) fn panicked(index: usize) -> Error {
     Error::internal(format!("worker {index} ended by a panic; the log has its message"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_starts_with_the_first_record_when_nothing_is_to_be_waited_for() {
-        let trigger = Trigger { max_batch_rows: 100, max_wait: Duration::ZERO };
-        assert!(trigger.is_due((1, 0), Duration::ZERO, false));
-        assert!(!trigger.is_due((0, 0), Duration::from_secs(1), true));
-    }
-
-    #[test]
-    fn an_epoch_waits_for_more_rows_but_not_past_its_deadline_its_size_or_the_end() {
-        let trigger = Trigger { max_batch_rows: 100, max_wait: Duration::from_millis(5) };
-        assert!(!trigger.is_due((99, 0), Duration::from_millis(4), false));
-        assert!(trigger.is_due((99, 0), Duration::from_millis(5), false));
-        assert!(trigger.is_due((100, 0), Duration::ZERO, false));
-        assert!(trigger.is_due((2, EPOCH_BYTES_MAX), Duration::ZERO, false));
-        assert!(trigger.is_due((1, 0), Duration::ZERO, true));
-    }
-}
-
-#[cfg(test)]
-#[path = "worker/tests.rs"]
-mod state_tests;
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::checkpoint::{StateFile, StateTable};
+use crate::checkpoint::{OperatorState, StateFile, StateKind, StateTable};
 use crate::error::ErrorKind;
 use crate::types::{EventTime, SeenPosition};
 
