@@ -59,6 +59,8 @@ pub(crate) fn run(arguments: &RunArguments, environment: &Environment) -> Result
         decoded = counts.decoded,
         rejected = counts.rejected,
         late = counts.late,
+        repeated = counts.repeated,
+        stale = counts.stale,
         replayed = counts.replayed,
         "stopped"
     );

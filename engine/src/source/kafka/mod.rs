@@ -246,7 +246,10 @@ fn consumer_config(opening: &Opening) -> ClientConfig {
     let embedded = embedded::consumer_defaults(&settings.connection.bootstrap_servers);
     let mut config = client_config(&settings.connection, &[&defaults, embedded].concat());
     let refresh = settings.metadata_refresh.as_millis().clamp(100, 3_600_000).to_string();
-    let ends = settings.until == settings::Until::Now;
+    // librdkafka's batches take the application to be past the end that they tell, so a rebalance (which fetches anew from there)
+    // passes over the next record. Where the end is the end for good, nothing comes behind it; an internal topic grows until
+    // the stage before it has ended, and has no control records that only the end would tell.
+    let ends = settings.until == settings::Until::Now && opening.gate.is_none();
     let owned = [
         ("group.id", &*settings.group),
         ("enable.auto.commit", "false"),
