@@ -1,10 +1,10 @@
 //! The thin shell around `protocol`: reads facts, asks for the decision, carries it out. One [`Checkpoints`] per process,
 //! one [`UnitWriter`] per assigned state unit; units are independent of each other and may be written at the same time.
 
+mod settings;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -23,46 +23,17 @@ use crate::checkpoint::protocol::{
     judge_claim, recover, release_after,
 };
 use crate::checkpoint::state::delete_left_behind;
-use crate::checkpoint::store::{Created, Folder, RetryPolicy, Stores, check_conditional_create};
+use crate::checkpoint::store::{Created, Folder, Stores, check_conditional_create};
 use crate::error::{Error, Result};
 use crate::sink::StagedFile;
 use crate::types::{Generation, Offset, StateUnit, Watermark};
+
+pub use settings::{CheckpointSettings, WallClock};
 
 /// Claims are lost only to other claims and to a checkpoint that was faster, so a few attempts are many.
 const CLAIM_ATTEMPTS_MAX: usize = 32;
 /// Manifests of others whose kind retention reads in one go; the rest waits for its next turn.
 const FACTS_READ_MAX: usize = 64;
-
-/// The time, for people.
-pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
-/// What [`Checkpoints::open`] needs to know.
-#[derive(Clone)]
-pub struct CheckpointSettings {
-    /// Name of the pipeline.
-    pub pipeline: String,
-    /// Folder, as a URI.
-    pub path: String,
-    /// Names of all sinks of the pipeline.
-    pub sinks: Vec<String>,
-    /// Manifests kept per unit, beside those that fencing needs; at least one is.
-    pub retain: usize,
-    /// Name of this host, for people.
-    pub host: String,
-    /// The time.
-    pub clock: WallClock,
-    /// For doubtful results.
-    pub retry: RetryPolicy,
-}
-
-impl fmt::Debug for CheckpointSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CheckpointSettings")
-            .field("pipeline", &self.pipeline)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A pipeline's checkpoint path, open for writing. Cheap to clone.
 #[derive(Debug, Clone)]

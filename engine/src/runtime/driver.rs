@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::{Array, Int64Array, RecordBatch};
 use metrics::Counter;
 
+use super::block::Block;
 use super::clock;
 use super::units::{HeldUnits, Replayed};
 use crate::decode::{Decoder, Reason, Rejected, RejectionRate, dead_letter_batch};
@@ -20,7 +21,7 @@ use crate::observe::status::SourceCounts;
 use crate::plan::{FailedRow, Graph};
 use crate::sink::Sink;
 use crate::source::kafka::KeyCheck;
-use crate::types::{Assignment, Epoch, EventTime, HIDDEN_W, Hidden, RecordBlock, RowBlock, Watermark, num_visible};
+use crate::types::{Assignment, Epoch, EventTime, HIDDEN_W, Hidden, RecordBlock, Watermark, num_visible};
 
 /// What the driver needs of one source.
 #[derive(Debug)]
@@ -83,47 +84,6 @@ pub(crate) struct Driver {
     latency_runs: Vec<(u64, u64)>,
     /// Records and microseconds of the last epoch.
     pub(crate) last_epoch: (u64, u64),
-}
-
-/// What a source read: records, or rows of a source that has columns already.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are a handful, each moved once an epoch")]
-pub(crate) enum Block {
-    Records(RecordBlock),
-    Rows(RowBlock),
-}
-
-impl Block {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Block::Records(records) => records.len(),
-            Block::Rows(rows) => rows.len(),
-        }
-    }
-
-    /// Bytes of keys and payloads. Rows have none: their number bounds them.
-    pub(crate) fn num_bytes(&self) -> usize {
-        match self {
-            Block::Records(records) => records.num_bytes(),
-            Block::Rows(_) => 0,
-        }
-    }
-
-    /// In pieces of at most `rows_max`.
-    pub(crate) fn split(self, rows_max: usize) -> Vec<Block> {
-        if self.len() <= rows_max {
-            return vec![self];
-        }
-        let starts = (0..self.len()).step_by(rows_max.max(1));
-        let piece = |start: usize| {
-            let end = (start + rows_max.max(1)).min(self.len());
-            match &self {
-                Block::Records(records) => Block::Records(records.slice(start..end)),
-                Block::Rows(rows) => Block::Rows(rows.slice(start..end)),
-            }
-        };
-        starts.map(piece).collect()
-    }
 }
 
 /// A block in one epoch, on its way.

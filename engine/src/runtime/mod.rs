@@ -1,6 +1,7 @@
 //! The run: settings become components, components become workers, workers turn records into epochs and publish how far they
 //! came. The only layer that knows all others.
 
+mod block;
 pub(crate) mod bootstrap;
 mod build;
 mod checkpointer;

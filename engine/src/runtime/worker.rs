@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio_util::sync::CancellationToken;
 
+use super::block::Block;
 use super::checkpointer::Checkpointer;
 use super::clock;
-use super::driver::{Block, Driver};
+use super::driver::Driver;
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
 use super::recovery::{Claimed, Wanted, state_lost};

@@ -11,6 +11,7 @@ use object_store::path::Path;
 
 use super::*;
 use crate::checkpoint::Resume;
+use crate::checkpoint::RetryPolicy;
 use crate::checkpoint::layout::state_folder;
 use crate::checkpoint::manifest::SinkProgress;
 use crate::checkpoint::testing::{Fault, FaultStore, Operation};
