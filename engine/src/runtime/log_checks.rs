@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::settings::{KafkaConnection, Source, SourceConnector};
 use crate::sink::kafka::KafkaAdmin;
+use crate::source::kafka::embedded;
 
 /// The checks of a source's topics.
 #[derive(Debug)]
@@ -34,7 +35,9 @@ impl LogCheck {
     /// The checks of a source that windows read. The engine makes internal topics as they have to be.
     pub(crate) fn new(source: &Source) -> Option<LogCheck> {
         let SourceConnector::Kafka(kafka) = &source.connector else { return None };
-        (source.internal.is_none()).then(|| LogCheck {
+        // An embedded cluster has no settings that could be asked for.
+        let is_embedded = embedded::is_embedded(&kafka.connection.bootstrap_servers);
+        (source.internal.is_none() && !is_embedded).then(|| LogCheck {
             source: source.name.clone(),
             connection: kafka.connection.clone(),
             max_future_skew: source.max_future_skew,
@@ -57,13 +60,16 @@ impl LogCheck {
                 Ok(None)
             }
         };
-        let (cleanup, timestamp_type) = (read("cleanup.policy")?, read("message.timestamp.type")?);
+        let cleanup = read("cleanup.policy")?;
+        // Who is not told one setting is told none, and each question takes its time.
+        let timestamp_type = if cleanup.is_some() { read("message.timestamp.type")? } else { None };
         // The second is the name that brokers before 3.6 have for both directions.
-        let ahead = match (&timestamp_type, read("message.timestamp.after.max.ms")?) {
-            (None, _) => None,
-            (_, Some(ahead)) => Some(ahead),
-            (_, None) => read("message.timestamp.difference.max.ms")?,
-        };
+        let mut ahead = None;
+        for name in ["message.timestamp.after.max.ms", "message.timestamp.difference.max.ms"] {
+            if timestamp_type.is_some() && ahead.is_none() {
+                ahead = read(name)?;
+            }
+        }
         let promises = Promises {
             cleanup: cleanup.as_deref(),
             timestamp_type: timestamp_type.as_deref(),

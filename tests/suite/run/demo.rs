@@ -8,7 +8,7 @@ use crate::harness::{broker, tidemill};
 fn demo(arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipelines/fraud.yaml");
-    let common = ["demo", "--pipeline", pipeline.to_str().unwrap(), "--events", "1500", "--history-days", "20"];
+    let common = ["demo", "--pipeline", pipeline.to_str().unwrap(), "--events", "3000", "--history-days", "40"];
     let ended = tidemill(folder.path(), &[&common[..], arguments].concat());
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.log);
     ended.stdout
@@ -26,9 +26,9 @@ fn numbers<const N: usize>(printed: &str, name: &str, words: [&str; N]) -> [f64;
 
 fn sends_reads_scores_and_alerts(printed: &str) {
     let [sent, read, scored, rejected] = numbers(printed, "events", ["sent", "read", "scored", "rejected"]);
-    assert_eq!((sent, read), (1500.0, 1500.0), "{printed}");
+    assert_eq!((sent, read), (3000.0, 3000.0), "{printed}");
     assert_eq!(scored + rejected, read, "{printed}");
-    assert!(scored > 1400.0, "{printed}");
+    assert!(scored > 2900.0, "{printed}");
     let [alerts] = numbers(printed, "alerts", ["raised;"]);
     assert_eq!(printed.matches("ALERT").count() as f64, alerts, "{printed}");
     assert!(alerts > 0.0, "{printed}");
