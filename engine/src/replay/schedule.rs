@@ -21,10 +21,13 @@ const MODEL_BYTES_MAX: u64 = 1 << 30;
 /// Models that served together.
 type Set = Vec<(Arc<ModelSlot>, Arc<LoadedModel>)>;
 
+/// From which offset on which set served, ascending.
+type Servings = Vec<(Offset, usize)>;
+
 /// Which models served which records.
 pub(super) struct Schedule {
-    /// By topic and partition: from which offset on which set, ascending.
-    units: BTreeMap<(Arc<str>, i32), Vec<(Offset, usize)>>,
+    /// By topic and partition.
+    units: BTreeMap<(Arc<str>, i32), Servings>,
     sets: Vec<Arc<Set>>,
 }
 

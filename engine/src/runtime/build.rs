@@ -84,7 +84,7 @@ impl Shared {
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
         let versions = served(&models);
         if let Some(checkpoints) = &checkpoints {
-            io.block_on(keep_models(&pipeline, &versions, checkpoints.folder(), &env))?;
+            io.block_on(keep_models(&pipeline, &versions, checkpoints.folder(), env))?;
         }
         status.set_models(
             versions
