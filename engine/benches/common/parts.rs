@@ -177,7 +177,7 @@ pub(crate) fn measure(world: &World, rounds: usize) -> Parts {
     let model = models.slot("fraud").unwrap().current();
     assert_eq!(model.model.num_trees(), 200);
     let schema = table_schema(&pipeline.sources[0]);
-    let mut all_features = pipeline.clone();
+    let mut all_features = pipeline;
     "SELECT * FROM features".clone_into(&mut all_features.sinks[0].select.sql);
     let (features_plan, _) = runtime::compile(&all_features, &world.environment, io.handle()).unwrap();
     let mut features_path = Path::new(&all_features, &features_plan);

@@ -268,6 +268,7 @@ sources:
     check: [amount < 1500]
     event_time: timestamp
     partitioned_by: [user_id]
+    max_future_skew: 30s
     max_lateness: 1m
 views:
   history: |
