@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::DataType;
 use arrow::json::ReaderBuilder;
 use datafusion::datasource::MemTable;
 use datafusion::physical_plan::ExecutionPlan;
@@ -177,7 +178,7 @@ pub(crate) fn measure(world: &World, rounds: usize) -> Parts {
     let model = models.slot("fraud").unwrap().current();
     assert_eq!(model.model.num_trees(), 200);
     let schema = table_schema(&pipeline.sources[0]);
-    let mut all_features = pipeline.clone();
+    let mut all_features = pipeline;
     "SELECT * FROM features".clone_into(&mut all_features.sinks[0].select.sql);
     let (features_plan, _) = runtime::compile(&all_features, &world.environment, io.handle()).unwrap();
     let mut features_path = Path::new(&all_features, &features_plan);
@@ -208,7 +209,8 @@ pub(crate) fn measure(world: &World, rounds: usize) -> Parts {
 
 fn feature_arrays(batches: &[RecordBatch], names: &[String]) -> Vec<ArrayRef> {
     let batch = concat_batches(&batches[0].schema(), batches).unwrap();
-    names.iter().map(|name| Arc::clone(batch.column_by_name(name).unwrap())).collect()
+    // The SQL's own cast stands in the path: counts are integers.
+    names.iter().map(|name| cast(&batch[name.as_str()], &DataType::Float64).unwrap()).collect()
 }
 
 /// The bare parts, a line each.

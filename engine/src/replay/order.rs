@@ -185,9 +185,9 @@ impl Reading {
                 start(scope, "replay-read", move || read(io, rows, &sender))?;
                 let decoding = Decoding { source, inputs, deals, dealer, schedule, blocks };
                 match order {
-                    Order::AsServed | Order::Input => decoding.as_read(),
-                    Order::EventTime if is_sorted => decoding.sorted(io, one_unit, sort_bytes),
-                    Order::EventTime => decoding.as_one(one_unit),
+                    Order::AsServed | Order::Input => decoding.give_as_read(),
+                    Order::EventTime if is_sorted => decoding.give_sorted(io, one_unit, sort_bytes),
+                    Order::EventTime => decoding.give_all_as_one(one_unit),
                 }
             })
         };
@@ -246,7 +246,7 @@ impl Decoding<'_> {
         Ok((batch.clone(), Read { num_accepted: batch.num_rows(), rejected, bytes_waiting }, units))
     }
 
-    fn as_read(mut self) -> Ended {
+    fn give_as_read(mut self) -> Ended {
         while let Ok(block) = self.blocks.recv() {
             let (batch, read, units) = self.accept(block?)?;
             if let Some(schedule) = self.schedule.clone().filter(|_| batch.num_rows() > 0) {
@@ -292,7 +292,7 @@ impl Decoding<'_> {
     }
 
     /// All rows as one unit, as they come.
-    fn as_one(mut self, mut one_unit: OneUnit) -> Ended {
+    fn give_all_as_one(mut self, mut one_unit: OneUnit) -> Ended {
         while let Ok(block) = self.blocks.recv() {
             let (batch, read, units) = self.accept(block?)?;
             if let Err(gone) = self.give_as_one(Some(read), batch, &units, &mut one_unit)? {
@@ -302,7 +302,7 @@ impl Decoding<'_> {
         Ok(Ok(()))
     }
 
-    fn sorted(mut self, io: &Runtime, mut one_unit: OneUnit, sort_bytes: usize) -> Ended {
+    fn give_sorted(mut self, io: &Runtime, mut one_unit: OneUnit, sort_bytes: usize) -> Ended {
         let mut sorting = Sorting::new(io.handle(), self.inputs.schema(self.source), sort_bytes);
         let mut all_units = Arc::new(Units::default());
         while let Ok(block) = self.blocks.recv() {

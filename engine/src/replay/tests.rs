@@ -282,6 +282,7 @@ sinks:
   failing: { connector: parquet, path: failing, select: 'SELECT transaction_id, 10 / (num - 5) AS q FROM history WHERE num > 2' }
   plain: { connector: parquet, path: plain, select: 'SELECT transaction_id, 1 / (floor(amount)::bigint - 12) AS q FROM tx' }
   archive: { connector: parquet, path: archive, max_rows: 3000, positions: true, select: 'SELECT * FROM tx' }
+dead_letter: { connector: parquet, path: letters }
 checkpoint: { path: checkpoint }
 ";
 
