@@ -7,7 +7,8 @@
 DATA is a file or a folder of Parquet from the generator, with the optional fields device_id and campaign: 60 days of the default
 world (9000 users) are about 1.2 million rows. Days are split by time: 35 train, 10 validation (it stops the training), 15 test.
 
-What a row says by itself is what sql/fraud_features.sql makes of it, computed by the program (TIDEMILL_BIN), and the signs below;
+What a row says by itself is what sql/fraud_features.sql makes of it without its history (simulator_features.yaml selects that),
+computed by the program (TIDEMILL_BIN), and the signs below;
 every set of features includes all of these, so that no set is easier than the SQL's own.
 
 A world is credible if a score without history is nearly useless, velocity alone gets half of the way, and full history most of

@@ -3,6 +3,7 @@
 use crate::model::manifest::Quality;
 
 /// The score that a share `quantile` (0 to 1) of `scores` does not exceed: nearest rank. `None` without scores.
+#[cfg(any(test, feature = "lightgbm"))]
 pub(crate) fn quantile(scores: &[f64], quantile: f64) -> Option<f64> {
     let mut sorted = scores.to_vec();
     sorted.sort_by(f64::total_cmp);
