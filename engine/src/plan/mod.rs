@@ -1,8 +1,9 @@
 //! The plan: a pipeline's SQL, judged, planned once per process, and run by every worker in every epoch. The only adapter to
 //! DataFusion's planning. It knows nothing of Kafka, files or time, and never shows the content of a row.
 //!
-//! `accept` (what may be written) -> `analyse` (names and types) -> `once`, `hidden` (one graph over slots) -> `segment`
-//! (optimised, planned) -> `graph` (run, bisect).
+//! `accept` (what may be written) -> `analyse` (names and types) -> `lineage` (what a window may be partitioned and ordered by) ->
+//! `once`, `hidden`, `windows`, `builder` (one graph over slots, cut at windows) -> `segment` (optimised, planned), `window_stage` ->
+//! `graph` (run, bisect, state).
 
 mod accept;
 mod analyse;

@@ -102,7 +102,8 @@ pub struct Selected {
 }
 
 impl Replay {
-    /// Prepares a replay of all sinks of `pipeline` on `num_workers` threads; what comes out does not depend on their number. Each source that they reach needs an input. Without an `order` each
+    /// Prepares a replay of all sinks of `pipeline` on `num_workers` threads; what comes out does not depend on their number.
+    /// Each source that they reach needs an input. Without an `order` each
     /// source has its own: as served where its input says where its rows come from; else by event time where the pipeline has
     /// windows, and as the input has them where it has none.
     pub fn open(
