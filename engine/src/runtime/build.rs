@@ -12,7 +12,7 @@ use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
-use super::repartition::staged;
+use super::repartition::{feeding_windows, staged};
 use super::stages::{self, stamp};
 use super::trigger::Trigger;
 use super::worker::{Feed, Upstream, Worker};
@@ -226,8 +226,7 @@ pub(crate) fn worker(
 /// A worker's sources, each with what the driver needs of it.
 fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Vec<SourceLane>)> {
     let pipeline = &shared.pipeline;
-    let operators = shared.plan.operators();
-    let has_windows = |source: usize| operators.iter().any(|operator| operator.source == source);
+    let feeds_windows = feeding_windows(pipeline, &shared.plan);
     let membership = membership(pipeline)?;
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
@@ -254,7 +253,7 @@ fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Ve
                 SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
             },
             upstream,
-            log_check: has_windows(number).then(|| LogCheck::new(source)).flatten(),
+            log_check: feeds_windows.contains(&number).then(|| LogCheck::new(source)).flatten(),
         });
         lanes.push(SourceLane {
             name: source.name.clone(),

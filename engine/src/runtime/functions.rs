@@ -51,16 +51,16 @@ pub(crate) fn plan_unread(
     unread: &[String],
     check_call: &Arc<dyn CallCheck>,
 ) -> Result<Plan, Error> {
-    plan_of_signatures(models, unread, check_call, |functions| Plan::compile(pipeline, functions))
+    with_signatures(models, unread, check_call, |functions| Plan::compile(pipeline, functions))
 }
 
-fn plan_of_signatures(
+fn with_signatures<T>(
     models: &Arc<Models>,
     unread: &[String],
     check_call: &Arc<dyn CallCheck>,
-    plan: impl Fn(&Functions) -> Result<Plan, Vec<PlanProblem>>,
-) -> Result<Plan, Error> {
-    let compile = |lists: u32| -> Result<Plan, Vec<PlanProblem>> {
+    plan: impl Fn(&Functions) -> Result<T, Vec<PlanProblem>>,
+) -> Result<T, Error> {
+    let compile = |lists: u32| -> Result<T, Vec<PlanProblem>> {
         let assumed = unread.iter().enumerate().map(|(index, name)| (name.clone(), lists >> index & 1 == 1)).collect();
         plan(&signatures(models, assumed, check_call))
     };
@@ -227,7 +227,7 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
     let models = Arc::new(models);
     let names: Vec<String> = unread.iter().map(|unread| unread.model.clone()).collect();
     let check_call: Arc<dyn CallCheck> = Arc::new(LocalCalls { models: Arc::clone(&models), unread: names.clone() });
-    let plan = plan_of_signatures(&models, &names, &check_call, |functions| {
+    let plan = with_signatures(&models, &names, &check_call, |functions| {
         Plan::compile(&staged(pipeline, functions)?, functions)
     })?;
     positions::check(pipeline, &plan)?;
@@ -239,4 +239,10 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
 pub(crate) fn plan_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Plan, Error> {
     let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
     plan_unread(pipeline, &Arc::default(), &names, check_call)
+}
+
+/// A pipeline in stages, as a run has it, without reading its models.
+pub(crate) fn staged_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Pipeline, Error> {
+    let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
+    with_signatures(&Arc::default(), &names, check_call, |functions| staged(pipeline, functions))
 }

@@ -24,6 +24,8 @@ mod worker;
 
 pub(crate) use build::Alone;
 pub use build::compile;
-pub(crate) use functions::plan_untrained;
 pub use functions::{UnloadedPlan, plan_unloaded};
+pub(crate) use functions::{plan_untrained, staged_untrained};
+pub(crate) use repartition::{feeding_windows, table_name};
 pub use run::{RunHandle, RunSummary, start};
+pub(crate) use stages::make_topics;
