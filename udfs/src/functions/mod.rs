@@ -18,7 +18,7 @@ use arrow::datatypes::DataType;
 use datafusion_common::{Result, ScalarValue, plan_datafusion_err, plan_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-pub use agreement::{Agreement, DIFFERENCE_BOUNDS, Differences};
+pub use agreement::{Agreement, DIFFERENCE_BOUNDS};
 pub use call::{CallError, WrongArgument, check_call};
 pub use models::{
     CHALLENGER_SUFFIX, ChallengerError, LoadedModel, ModelSlot, Models, SwapError, UnknownModel, challenger_name,
