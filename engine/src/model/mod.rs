@@ -2,6 +2,7 @@
 //! content's hash. The scorer itself is in `tidemill-udfs`.
 
 pub mod manifest;
+pub mod profile;
 pub(crate) mod quality;
 
 use std::fmt;
