@@ -1,6 +1,7 @@
 //! The pipeline file as written: one type per mapping of the file, with a description and a default for every key. The JSON
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
+mod monitoring;
 mod repartition;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::monitoring::{DriftFile, LabelsFile};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
@@ -53,6 +55,11 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+    /// Drift of what the models serve.
+    #[serde(default)]
+    pub(super) drift: DriftFile,
+    /// Labels that come after the scores. Without it nothing is known of how good the served scores are.
+    pub(super) labels: Option<LabelsFile>,
 }
 
 /// A source and the table that its records become.

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::{Checkpointer, CheckpointerParts};
+use super::drift::{DriftBoard, drift_settings};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
@@ -29,7 +30,7 @@ use crate::pipeline::settings::{
     DEAD_LETTER_NAME, DataLossPolicy, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings,
     SourceConnector, Until,
 };
-use crate::plan::{self, Plan};
+use crate::plan::{self, Functions, Plan, ScoreObserver};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     models: BTreeMap<String, ServedModel>,
     numbers: AssignmentNumbers,
     limit: StateLimit,
+    /// What is counted of the served values.
+    pub(crate) drift: Option<Arc<DriftBoard>>,
     io: Handle,
     env: BTreeMap<String, String>,
 }
@@ -72,7 +75,8 @@ impl Shared {
         status: &StatusBoard,
     ) -> Result<Shared> {
         let models = load_models(pipeline, env, io)?;
-        let functions = functions::loaded(&models);
+        let drift = drift_board(pipeline, &models, env, io)?;
+        let functions = observed(functions::loaded(&models), drift.as_ref());
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
         positions::check(&pipeline, &plan)?;
@@ -99,13 +103,49 @@ impl Shared {
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
         let (io, env) = (io.clone(), env.clone());
-        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, limit, io, env })
+        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, limit, drift, io, env })
     }
 }
 
 fn load_models(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<Arc<Models>> {
     let lookup = |name: &str| env.get(name).cloned();
     Ok(Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?))
+}
+
+/// Counts what the models of a pipeline serve, where they have reference profiles.
+fn drift_board(
+    pipeline: &Pipeline,
+    models: &Arc<Models>,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+) -> Result<Option<Arc<DriftBoard>>> {
+    if !pipeline.drift.is_enabled || pipeline.models.is_empty() {
+        return Ok(None);
+    }
+    let lookup = |name: &str| env.get(name).cloned();
+    let board = DriftBoard::new(drift_settings(&pipeline.drift), Arc::clone(models));
+    for (sha256, profile) in io.block_on(model::references(&pipeline.models, models, &lookup))? {
+        board.set_reference(&sha256, profile);
+    }
+    Ok(Some(Arc::new(board)))
+}
+
+fn observed(functions: Functions, board: Option<&Arc<DriftBoard>>) -> Functions {
+    Functions { observer: board.map(|board| Arc::clone(board) as Arc<dyn ScoreObserver>), ..functions }
+}
+
+/// As [`compile`], with every scored row shown to what `observer` makes of the loaded models.
+pub(crate) fn compile_observed(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+    observer: impl FnOnce(&Arc<Models>) -> Result<Arc<DriftBoard>>,
+) -> Result<(Plan, Arc<Models>)> {
+    let models = load_models(pipeline, env, io)?;
+    let board = observer(&models)?;
+    let plan = Plan::compile(pipeline, &observed(functions::loaded(&models), Some(&board))).map_err(plan::refused)?;
+    positions::check(pipeline, &plan)?;
+    Ok((plan, models))
 }
 
 /// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
@@ -420,6 +460,7 @@ fn open_sink(
         (SinkConnector::Internal(internal), _) => {
             Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
         }
+        (SinkConnector::Labels(_), _) => Err(Error::internal("labels are joined by a run alone")),
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod bootstrap;
 mod build;
 mod checkpointer;
 pub mod clock;
+pub mod drift;
 mod driver;
 mod functions;
 mod limits;

@@ -2,6 +2,7 @@
 //! each other. Every problem is collected with its place; nothing stops at the first. Reads the SQL files that are named.
 
 mod kafka;
+mod monitoring;
 mod output;
 mod repartition;
 mod source;
@@ -58,6 +59,8 @@ impl Validator<'_> {
             },
             run: self.run(file),
             http: file.http.listen.0.0,
+            drift: self.drift(&file.drift),
+            labels: file.labels.as_ref().map(|labels| self.labels(labels)),
             sources,
         };
         self.name_clashes();
