@@ -1,11 +1,11 @@
 //! Where a model comes from: a LightGBM text model in a file or an object store. Read once at the start; its version is its
 //! content's hash. The scorer itself is in `tidemill-udfs`.
 
+mod beside;
 pub mod drift;
 pub mod manifest;
 pub mod profile;
 pub(crate) mod quality;
-mod reference;
 
 use std::fmt;
 use std::path::Path;
@@ -19,8 +19,8 @@ use crate::checkpoint::store::store_error;
 use crate::checkpoint::{open_store, sha256_hex};
 use crate::error::{Error, Result};
 use crate::pipeline::settings;
-pub use reference::reference_beside;
-pub(crate) use reference::references;
+pub use beside::reference_beside;
+pub(crate) use beside::references;
 
 /// Digits of the hash that make a version.
 const VERSION_DIGITS: usize = 12;

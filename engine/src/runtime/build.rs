@@ -30,7 +30,7 @@ use crate::pipeline::settings::{
     DEAD_LETTER_NAME, DataLossPolicy, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings,
     SourceConnector, Until,
 };
-use crate::plan::{self, Functions, Plan, ScoreObserver};
+use crate::plan::{self, Functions, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
@@ -76,7 +76,7 @@ impl Shared {
     ) -> Result<Shared> {
         let models = load_models(pipeline, env, io)?;
         let drift = drift_board(pipeline, &models, env, io)?;
-        let functions = observed(functions::loaded(&models), drift.as_ref());
+        let functions = observed(&models, drift.as_ref());
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
         positions::check(&pipeline, &plan)?;
@@ -123,27 +123,28 @@ fn drift_board(
         return Ok(None);
     }
     let lookup = |name: &str| env.get(name).cloned();
-    let board = DriftBoard::new(drift_settings(&pipeline.drift), Arc::clone(models));
+    let board = DriftBoard::new(drift_settings(&pipeline.drift));
     for (sha256, profile) in io.block_on(model::references(&pipeline.models, models, &lookup))? {
         board.set_reference(&sha256, profile);
     }
     Ok(Some(Arc::new(board)))
 }
 
-fn observed(functions: Functions, board: Option<&Arc<DriftBoard>>) -> Functions {
-    Functions { observer: board.map(|board| Arc::clone(board) as Arc<dyn ScoreObserver>), ..functions }
+/// The functions over `models`, with what looks at their calls.
+fn observed(models: &Arc<Models>, board: Option<&Arc<DriftBoard>>) -> Functions {
+    Functions { observer: board.map(|board| board.observer(models)), ..functions::loaded(models) }
 }
 
-/// As [`compile`], with every scored row shown to what `observer` makes of the loaded models.
+/// As [`compile`], with every scored row shown to the board that is made for the loaded models.
 pub(crate) fn compile_observed(
     pipeline: &Pipeline,
     env: &BTreeMap<String, String>,
     io: &Handle,
-    observer: impl FnOnce(&Arc<Models>) -> Result<Arc<DriftBoard>>,
+    board: impl FnOnce(&Models) -> Result<Arc<DriftBoard>>,
 ) -> Result<(Plan, Arc<Models>)> {
     let models = load_models(pipeline, env, io)?;
-    let board = observer(&models)?;
-    let plan = Plan::compile(pipeline, &observed(functions::loaded(&models), Some(&board))).map_err(plan::refused)?;
+    let board = board(&models)?;
+    let plan = Plan::compile(pipeline, &observed(&models, Some(&board))).map_err(plan::refused)?;
     positions::check(pipeline, &plan)?;
     Ok((plan, models))
 }

@@ -5,7 +5,10 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
@@ -25,6 +28,8 @@ use crate::plan::ScoreObserver;
 
 /// How often windows are judged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+/// Versions of a model whose windows are kept.
+const VERSIONS_KEPT: usize = 4;
 /// Features of a window that the status document shows.
 const WORST_SHOWN: usize = 5;
 
@@ -37,26 +42,31 @@ thread_local! {
 #[derive(Debug)]
 pub struct DriftBoard {
     settings: DriftSettings,
-    models: Arc<Models>,
     /// Only rows of these event times count; both ends open by default.
-    times: std::ops::Range<i64>,
-    versions: Mutex<Versions>,
-}
-
-#[derive(Debug, Default)]
-struct Versions {
+    times: Range<i64>,
     /// By hash of the model file: its profile, where it has one.
-    profiles: BTreeMap<String, Arc<ReferenceProfile>>,
-    /// By name in SQL: the version that scored last.
-    current: BTreeMap<String, Arc<Watched>>,
+    profiles: Mutex<BTreeMap<String, Arc<ReferenceProfile>>>,
+    /// By name in SQL: the versions that scored, each with its own windows.
+    versions: RwLock<BTreeMap<String, Vec<Arc<Watched>>>>,
+    /// Counts batches, to tell which version scored last.
+    turn: AtomicU64,
 }
 
-/// A version of a model while it serves.
+/// A version of a model that scored.
 #[derive(Debug)]
 struct Watched {
     version: String,
     sha256: String,
+    /// The turn of its last batch.
+    seen: AtomicU64,
     counted: Option<(DriftBins, Mutex<DriftWindows>)>,
+}
+
+/// Shows a board what the models of one worker score.
+#[derive(Debug)]
+struct Observer {
+    board: Arc<DriftBoard>,
+    models: Arc<Models>,
 }
 
 /// The settings of a pipeline file.
@@ -90,63 +100,92 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl DriftBoard {
-    /// For the models of a run.
+    /// Without rows.
     #[must_use]
-    pub fn new(settings: DriftSettings, models: Arc<Models>) -> DriftBoard {
-        DriftBoard { settings, models, times: i64::MIN..i64::MAX, versions: Mutex::default() }
+    pub fn new(settings: DriftSettings) -> DriftBoard {
+        DriftBoard {
+            settings,
+            times: i64::MIN..i64::MAX,
+            profiles: Mutex::default(),
+            versions: RwLock::default(),
+            turn: AtomicU64::new(1),
+        }
     }
 
     /// Counts only rows of these event times, microseconds since 1970-01-01 UTC.
     #[must_use]
-    pub fn within(mut self, times: std::ops::Range<i64>) -> DriftBoard {
+    pub fn within(mut self, times: Range<i64>) -> DriftBoard {
         self.times = times;
         self
     }
 
+    /// The event times that count.
+    #[must_use]
+    pub fn period(&self) -> &Range<i64> {
+        &self.times
+    }
+
     /// Says what a model file was trained on, by the file's hash; to be called before the version serves.
     pub fn set_reference(&self, sha256: &str, profile: ReferenceProfile) {
-        locked(&self.versions).profiles.insert(sha256.to_owned(), Arc::new(profile));
+        locked(&self.profiles).insert(sha256.to_owned(), Arc::new(profile));
     }
 
-    /// The version that scores under a name now; windows begin anew when it is another than before.
-    fn watched(&self, name: &str) -> Option<Arc<Watched>> {
-        let model = self.models.slot(name).ok()?.current();
-        let mut versions = locked(&self.versions);
-        match versions.current.get(name) {
-            Some(watched) if watched.sha256 == model.sha256 => Some(Arc::clone(watched)),
-            _ => {
-                let watched = Arc::new(self.watch(&model, &versions));
-                versions.current.insert(name.to_owned(), Arc::clone(&watched));
-                Some(watched)
-            }
+    /// What sees the rows that `models` score. One for each worker, since each swaps its models by itself.
+    #[must_use]
+    pub fn observer(self: &Arc<Self>, models: &Arc<Models>) -> Arc<dyn ScoreObserver> {
+        Arc::new(Observer { board: Arc::clone(self), models: Arc::clone(models) })
+    }
+
+    /// The counts of a version. Workers may serve two of them side by side while they swap.
+    fn watched(&self, name: &str, model: &LoadedModel) -> Arc<Watched> {
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let is_it = |watched: &&Arc<Watched>| watched.sha256 == model.sha256 && watched.version == model.version;
+        let known = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = known.get(name).and_then(|versions| versions.iter().find(is_it)) {
+            watched.seen.store(turn, Relaxed);
+            return Arc::clone(watched);
         }
+        drop(known);
+        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        let versions = versions.entry(name.to_owned()).or_default();
+        if let Some(watched) = versions.iter().find(is_it) {
+            return Arc::clone(watched);
+        }
+        if versions.len() >= VERSIONS_KEPT {
+            versions.sort_by_key(|watched| watched.seen.load(Relaxed));
+            versions.remove(0);
+        }
+        let watched = Arc::new(self.watch(model, turn));
+        versions.push(Arc::clone(&watched));
+        watched
     }
 
-    fn watch(&self, model: &LoadedModel, versions: &Versions) -> Watched {
+    fn watch(&self, model: &LoadedModel, turn: u64) -> Watched {
         let features = model.model.feature_names();
         let is_of_model =
             |profile: &&Arc<ReferenceProfile>| profile.features.iter().map(|feature| &feature.name).eq(features.iter());
-        let profile =
-            versions.profiles.get(&model.sha256).filter(is_of_model).filter(|_| model.model.num_outputs() == 1);
+        let profiles = locked(&self.profiles);
+        let profile = profiles.get(&model.sha256).filter(is_of_model).filter(|_| model.model.num_outputs() == 1);
         let bins = profile.and_then(|profile| DriftBins::new(Arc::clone(profile), &self.settings).ok());
         let counted = bins.map(|bins| (bins, Mutex::new(DriftWindows::new(self.settings.clone()))));
-        Watched { version: model.version.clone(), sha256: model.sha256.clone(), counted }
+        let (version, sha256) = (model.version.clone(), model.sha256.clone());
+        Watched { version, sha256, seen: AtomicU64::new(turn), counted }
     }
 
-    /// What the windows of each model say, by name; `None` for a model without a profile.
+    /// What the windows of each model that scored say: of the version that scored last.
     #[must_use]
     pub fn verdicts(&self) -> Vec<ModelVerdict> {
-        let names: Vec<String> = self.models.names().map(str::to_owned).collect();
-        let verdict = |name: String| {
-            let watched = self.watched(&name)?;
+        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let verdict = |(model, versions): (String, Vec<Arc<Watched>>)| {
+            let watched = versions.into_iter().max_by_key(|watched| watched.seen.load(Relaxed))?;
             let judged = watched.counted.as_ref().map(|(bins, windows)| {
                 // Judged on a copy: the workers do not wait for it.
                 let windows = locked(windows).clone();
                 (windows.judge(bins.profile()), windows.rows_too_old())
             });
-            Some(ModelVerdict { model: name, version: watched.version.clone(), judged })
+            Some(ModelVerdict { model, version: watched.version.clone(), judged })
         };
-        names.into_iter().filter_map(verdict).collect()
+        versions.into_iter().filter_map(verdict).collect()
     }
 
     /// Sets the gauges, and gives what the status document says.
@@ -232,10 +271,12 @@ fn column_status(column: &ColumnDrift) -> DriftColumnStatus {
     DriftColumnStatus { name, psi, ks, missing_share, reference_missing_share, not_judged }
 }
 
-impl ScoreObserver for DriftBoard {
+impl ScoreObserver for Observer {
     fn observe(&self, model: &str, features: &[ArrayRef], scores: &ArrayRef, event_times: &Int64Array) {
-        let Some(watched) = self.watched(model) else { return };
+        let Ok(slot) = self.models.slot(model) else { return };
+        let watched = self.board.watched(model, &slot.current());
         let Some((bins, windows)) = &watched.counted else { return };
+        let wanted = &self.board.times;
         let columns: Option<Vec<Column<'_>>> = features.iter().chain([scores]).map(column).collect();
         let Some(columns) = columns else { return };
         let times = event_times.values();
@@ -244,11 +285,11 @@ impl ScoreObserver for DriftBoard {
                 bins.count(columns, times, scratch, |window, counts| locked(windows).add(window, counts));
             });
         };
-        if times.iter().all(|time| self.times.contains(time)) {
+        if times.iter().all(|time| wanted.contains(time)) {
             return count(&columns, times);
         }
         // At the ends of a period; rows of it come together, but for late ones.
-        for rows in within(times, &self.times) {
+        for rows in within(times, wanted) {
             let columns: Vec<Column<'_>> = columns.iter().map(|column| slice(*column, &rows)).collect();
             count(&columns, &times[rows]);
         }
@@ -256,8 +297,8 @@ impl ScoreObserver for DriftBoard {
 }
 
 /// The runs of rows whose event times are wanted.
-fn within(times: &[i64], wanted: &std::ops::Range<i64>) -> Vec<std::ops::Range<usize>> {
-    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+fn within(times: &[i64], wanted: &Range<i64>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
     let mut start = 0;
     for run in times.chunk_by(|a, b| wanted.contains(a) == wanted.contains(b)) {
         if wanted.contains(&run[0]) {
@@ -268,7 +309,7 @@ fn within(times: &[i64], wanted: &std::ops::Range<i64>) -> Vec<std::ops::Range<u
     runs
 }
 
-fn slice<'a>(column: Column<'a>, rows: &std::ops::Range<usize>) -> Column<'a> {
+fn slice<'a>(column: Column<'a>, rows: &Range<usize>) -> Column<'a> {
     let moved = |validity: Validity<'a>| Validity { offset: validity.offset + rows.start, ..validity };
     Column { values: &column.values[rows.clone()], validity: column.validity.map(moved) }
 }

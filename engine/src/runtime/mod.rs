@@ -25,6 +25,7 @@ mod worker;
 
 pub(crate) use build::Alone;
 pub use build::compile;
+pub(crate) use build::compile_observed;
 pub(crate) use functions::plan_untrained;
 pub use functions::{UnloadedPlan, plan_unloaded};
 pub use run::{RunHandle, RunSummary, start};

@@ -11,6 +11,9 @@ use crate::checkpoint::open_store;
 use crate::error::{Error, Result};
 use crate::pipeline::settings;
 
+/// What references to a registry begin with.
+const REGISTRY_SCHEME: &str = "models:/";
+
 /// The profiles of a pipeline's models, by the hash of the model file. One of another model, as it may stand in a folder of
 /// several, is left alone, with a warning.
 pub(crate) async fn references(
@@ -20,6 +23,10 @@ pub(crate) async fn references(
 ) -> Result<Vec<(String, ReferenceProfile)>> {
     let mut references = Vec::new();
     for model in models {
+        if model.uri.starts_with(REGISTRY_SCHEME) {
+            // It comes with the other files of the version.
+            continue;
+        }
         let Ok(slot) = loaded.slot(&model.name) else { continue };
         let current = slot.current();
         let context = |error: Error| error.context(format!("model {} ({})", model.name, model.uri));
