@@ -104,7 +104,9 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/checkpoint/manifest",
         "engine/src/model/manifest",
         "engine/src/model/registry/folder/document.rs",
+        "engine/src/model/profile/mod.rs",
         "engine/src/observe/status.rs",
+        "engine/src/observe/drift.rs",
         "engine/src/types/",
         "engine/src/sink/mod.rs",
     ];

@@ -9,10 +9,10 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
 use super::candidate::{Candidate, Named, Raw, examine};
-use super::package::{MANIFEST, MLMODEL, Package, SELF_TEST};
+use super::package::{MANIFEST, MLMODEL, Package, REFERENCE_PROFILE, SELF_TEST};
 use super::place::Place;
 use super::registry::{Fetch, ModelVersion, Registry};
-use super::{MODEL_BYTES_MAX, text, unreadable};
+use super::{MODEL_BYTES_MAX, reference_beside, text, unreadable};
 use crate::checkpoint::open_store;
 use crate::checkpoint::store::store_error;
 use crate::error::{Error, Result};
@@ -82,7 +82,13 @@ impl Library {
     /// Reads what a look found.
     pub(crate) async fn fetch(&self, place: &Place, found: &Found) -> Result<(Raw, Named)> {
         match &found.version {
-            None => Ok((self.read(&place.uri).await?, Named::default())),
+            None => {
+                let mut raw = self.read(&place.uri).await?;
+                if let Raw::Text(_, profile) = &mut raw {
+                    *profile = reference_beside(&place.uri, &|name| self.env.get(name).cloned()).await?;
+                }
+                Ok((raw, Named::default()))
+            }
             Some(version) => {
                 let package = self.registry()?.fetch(version, Fetch::Serving).await?;
                 let named = Named { version: Some(version.version.clone()), run_id: version.run_id.clone() };
@@ -128,7 +134,7 @@ impl Library {
             Some(file) => {
                 check_size(file.size)?;
                 let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
-                text(bytes.to_vec()).map(Raw::Text)
+                Ok(Raw::Text(text(bytes.to_vec())?, None))
             }
             None => read_directory(&store, &path, uri).await.map(Raw::Package),
         }
@@ -179,7 +185,7 @@ async fn read_directory(store: &Arc<dyn ObjectStore>, path: &object_store::path:
         let bytes = store.get(&file.location).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
         package.insert(name, bytes)
     };
-    for name in [MLMODEL, MANIFEST, SELF_TEST, super::package::MODEL] {
+    for name in [MLMODEL, MANIFEST, SELF_TEST, REFERENCE_PROFILE, super::package::MODEL] {
         add(&mut package, name).await?;
     }
     let model = package.model_path()?;
@@ -196,7 +202,7 @@ pub(crate) fn read_local(path: &Path) -> Result<Raw> {
     }
     let failed = |error: std::io::Error| Error::unavailable("the file cannot be read").with_source(error);
     check_size(std::fs::metadata(path).map_err(failed)?.len())?;
-    text(std::fs::read(path).map_err(failed)?).map(Raw::Text)
+    Ok(Raw::Text(text(std::fs::read(path).map_err(failed)?)?, None))
 }
 
 fn check_size(size: u64) -> Result<()> {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+use super::drift::DriftStatus;
+
 /// Version of the document.
 pub const STATUS_VERSION: u32 = 1;
 
@@ -28,6 +30,9 @@ pub struct Status {
     pub models: Vec<ModelStatus>,
     /// One entry per worker.
     pub workers: Vec<WorkerStatus>,
+    /// Drift of what each model serves.
+    #[serde(default)]
+    pub drift: Vec<DriftStatus>,
 }
 
 /// A model of the pipeline. A challenger that is not there has no version.
@@ -217,6 +222,11 @@ impl StatusBoard {
         if let Some(worker) = self.lock().workers.get_mut(worker) {
             change(worker);
         }
+    }
+
+    /// Says how far what is served is from what the models were trained on.
+    pub fn set_drift(&self, drift: Vec<DriftStatus>) {
+        self.lock().drift = drift;
     }
 
     /// Says which models the pipeline has.

@@ -2,6 +2,7 @@
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
 mod model;
+mod monitoring;
 mod repartition;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::model::{ModelFile, Reload};
+pub(super) use self::monitoring::{DriftFile, LabelsFile};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
@@ -58,6 +60,11 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+    /// Drift of what the models serve.
+    #[serde(default)]
+    pub(super) drift: DriftFile,
+    /// Labels that come after the scores. Without it nothing is known of how good the served scores are.
+    pub(super) labels: Option<LabelsFile>,
 }
 
 /// A source and the table that its records become.

@@ -104,6 +104,8 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
             max_state_bytes: None,
         },
         http: None,
+        drift: Default::default(),
+        labels: None,
     }
 }
 
@@ -129,6 +131,7 @@ impl Score {
             once: vec!["score".to_owned()],
             infallible: vec!["score".to_owned()],
             check_call: None,
+            observer: None,
         }
     }
 }

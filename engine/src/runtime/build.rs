@@ -9,12 +9,13 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::{Checkpointer, CheckpointerParts};
+use super::drift::{DriftBoard, drift_settings};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::following::Following;
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
-use super::repartition::{feeding_windows, staged};
 use super::models::{ModelSet, Offers, WorkerModels};
+use super::repartition::{feeding_windows, staged};
 use super::stages::{self, stamp};
 use super::starting::{self, Started};
 use super::trigger::Trigger;
@@ -24,6 +25,7 @@ use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Stores};
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
 use crate::model::follow::Follower;
+use crate::model::profile::ReferenceProfile;
 use crate::model::{self, Library};
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
@@ -32,7 +34,7 @@ use crate::pipeline::settings::{
     DEAD_LETTER_NAME, DataLossPolicy, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings,
     SourceConnector, Until,
 };
-use crate::plan::{self, Graph, Plan};
+use crate::plan::{self, Functions, Graph, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     offers: Offers,
     numbers: AssignmentNumbers,
     limit: StateLimit,
+    /// What is counted of the served values.
+    pub(crate) drift: Option<Arc<DriftBoard>>,
     io: Handle,
     env: BTreeMap<String, String>,
 }
@@ -82,7 +86,8 @@ impl Shared {
             move |name| env.get(name).cloned()
         });
         let mut started = start_models(pipeline, env, &stores, io)?;
-        let functions = functions::loaded(&started.models);
+        let drift = drift_board(pipeline, std::mem::take(&mut started.profiles));
+        let functions = observed(&started.models, drift.as_ref());
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
         positions::check(&pipeline, &plan)?;
@@ -97,7 +102,7 @@ impl Shared {
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
         let (io, env) = (io.clone(), env.clone());
-        let shared = Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, io, env };
+        let shared = Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, drift, io, env };
         Ok((shared, followers))
     }
 
@@ -114,6 +119,7 @@ impl Shared {
             folder: self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder().clone()),
             status: status.clone(),
             io: self.io.clone(),
+            drift: self.drift.clone(),
         }
     }
 
@@ -123,7 +129,8 @@ impl Shared {
         let graph = match models.names().next() {
             None => self.plan.instantiate()?,
             Some(_) => {
-                let plan = Plan::compile(&self.pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+                let plan =
+                    Plan::compile(&self.pipeline, &observed(&models, self.drift.as_ref())).map_err(plan::refused)?;
                 plan.instantiate()?
             }
         };
@@ -137,6 +144,38 @@ fn start_models(pipeline: &Pipeline, env: &BTreeMap<String, String>, stores: &St
     let library = Library::open(pipeline, env)?;
     let folder = pipeline.checkpoint.as_ref().map(|checkpoint| stores.open(&checkpoint.path)).transpose()?;
     io.block_on(starting::start(pipeline, &library, folder.as_ref()))
+}
+
+/// Counts what the models of a pipeline serve, where they have reference profiles.
+fn drift_board(pipeline: &Pipeline, profiles: Vec<(String, ReferenceProfile)>) -> Option<Arc<DriftBoard>> {
+    if !pipeline.drift.is_enabled || pipeline.models.is_empty() {
+        return None;
+    }
+    let board = DriftBoard::new(drift_settings(&pipeline.drift));
+    for (sha256, profile) in profiles {
+        board.set_reference(&sha256, profile);
+    }
+    Some(Arc::new(board))
+}
+
+/// The functions over `models`, with what looks at their calls.
+fn observed(models: &Arc<Models>, board: Option<&Arc<DriftBoard>>) -> Functions {
+    Functions { observer: board.map(|board| board.observer(models)), ..functions::loaded(models) }
+}
+
+/// As [`compile`], with every scored row shown to the board that is made for the loaded models.
+pub(crate) fn compile_observed(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+    board: impl FnOnce(&Models) -> Result<Arc<DriftBoard>>,
+) -> Result<(Plan, Arc<Models>)> {
+    let library = Library::open(pipeline, env)?;
+    let models = Arc::new(io.block_on(model::load(&library, &pipeline.models))?);
+    let board = board(&models)?;
+    let plan = Plan::compile(pipeline, &observed(&models, Some(&board))).map_err(plan::refused)?;
+    positions::check(pipeline, &plan)?;
+    Ok((plan, models))
 }
 
 /// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
@@ -418,6 +457,7 @@ fn open_sink(
         (SinkConnector::Internal(internal), _) => {
             Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
         }
+        (SinkConnector::Labels(_), _) => Err(Error::internal("labels are joined by a run alone")),
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }
 }

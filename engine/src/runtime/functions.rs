@@ -37,6 +37,7 @@ pub(crate) fn loaded(models: &Arc<Models>) -> Functions {
         once: once(),
         infallible: infallible(),
         check_call: Some(Arc::new(LoadedCalls(Arc::clone(models)))),
+        observer: None,
     }
 }
 
@@ -91,6 +92,7 @@ fn signatures(models: &Arc<Models>, assumed: BTreeMap<String, bool>, check_call:
         once: once(),
         infallible: infallible(),
         check_call: Some(Arc::clone(check_call)),
+        observer: None,
     }
 }
 

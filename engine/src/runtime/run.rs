@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::{self, Shared};
 use super::worker::panicked;
-use super::{clock, following, tasks};
+use super::{clock, drift, following, tasks};
 use crate::error::{Error, Result};
 use crate::observe::latency::Latency;
 use crate::observe::status::{SourceCounts, Status, StatusBoard};
@@ -135,6 +135,10 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
     let stop = CancellationToken::new();
     let latency = Latency::default();
     let mut background = vec![tasks::spawn(io.handle(), http::upkeep(recorder.clone(), stop.child_token()))];
+    if let Some(board) = &shared.drift {
+        let reporting = drift::report_until(Arc::clone(board), status.clone(), stop.child_token());
+        background.push(tasks::spawn(io.handle(), reporting));
+    }
     let mut address = None;
     if let Some(listen) = pipeline.http {
         let serving = http::serve(listen, status.clone(), recorder, latency.clone(), stop.child_token());
@@ -167,6 +171,7 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
         wakers: wakers.clone(),
         background,
         io,
+        status: status.clone(),
         shared: Arc::new(shared),
     };
     let supervisor = tasks::spawn_thread("tidemill-supervisor", move || supervisor.run())?;
@@ -182,6 +187,7 @@ struct Supervisor {
     /// What runs beside the workers: the HTTP server, the upkeep of metrics.
     background: Vec<tokio::task::JoinHandle<()>>,
     io: Runtime,
+    status: StatusBoard,
     shared: Arc<Shared>,
 }
 
@@ -213,6 +219,9 @@ impl Supervisor {
         self.stop.cancel();
         let ended = futures::future::join_all(self.background.drain(..));
         drop(self.io.block_on(async { tokio::time::timeout(Duration::from_secs(1), ended).await }));
+        if let Some(board) = &self.shared.drift {
+            self.status.set_drift(board.report());
+        }
         drop(self.shared);
         self.io.shutdown_timeout(Duration::from_secs(5));
         verdict

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::candidate::examine;
 use crate::model::follow::Follower;
 use crate::model::library::{Found, Identity};
+use crate::model::profile::ReferenceProfile;
 use crate::model::{self, Candidate, Library, Place, places};
 use crate::observe::status::{ModelStatus, RefusedModel};
 use crate::pipeline::settings::Pipeline;
@@ -29,6 +30,8 @@ pub(crate) struct Started {
     read: Vec<(Place, Candidate)>,
     pub(crate) statuses: Vec<ModelStatus>,
     pub(crate) followers: Vec<Follower>,
+    /// What the models were trained on, by the hashes of their files. Not of one that is kept beside the checkpoints.
+    pub(crate) profiles: Vec<(String, ReferenceProfile)>,
 }
 
 /// What is there for one place.
@@ -43,7 +46,13 @@ struct Opening {
 
 /// Reads the models of a pipeline; `folder` is that of its checkpoints.
 pub(crate) async fn start(pipeline: &Pipeline, library: &Library, folder: Option<&Folder>) -> Result<Started> {
-    let mut started = Started { models: Arc::default(), read: Vec::new(), statuses: Vec::new(), followers: Vec::new() };
+    let mut started = Started {
+        models: Arc::default(),
+        read: Vec::new(),
+        statuses: Vec::new(),
+        followers: Vec::new(),
+        profiles: Vec::new(),
+    };
     let mut models = Models::new();
     for place in places(&pipeline.models) {
         let opening = open(library, &place, folder).await.map_err(|error| place.context(error))?;
@@ -52,7 +61,10 @@ pub(crate) async fn start(pipeline: &Pipeline, library: &Library, folder: Option
         let refused = refused.map(|(identity, _)| identity);
         started.followers.extend(Follower::new(library, &place, serving, refused));
         let (model, read) = model.unzip();
-        started.read.extend(read.flatten().map(|candidate| (place.clone(), candidate)));
+        let read = read.flatten();
+        let profile = read.as_ref().and_then(|read| Some((read.model.sha256.clone(), read.profile.clone()?)));
+        started.profiles.extend(profile);
+        started.read.extend(read.map(|candidate| (place.clone(), candidate)));
         model::insert(&mut models, &place, model).map_err(|error| place.context(error))?;
     }
     started.models = Arc::new(models);
