@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::evaluation::Quality;
 use crate::error::{Error, Result};
 
 /// Version of the document.
@@ -34,18 +35,6 @@ pub struct ModelManifest {
     pub positives: [u64; 3],
     /// On the test rows, which nothing was chosen on.
     pub test: Quality,
-}
-
-/// How good a model is on some rows.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Quality {
-    /// Area under the precision-recall curve (average precision).
-    pub pr_auc: f64,
-    /// Of those at or above the threshold, the share that is positive.
-    pub precision: f64,
-    /// Of the positives, the share at or above the threshold.
-    pub recall: f64,
 }
 
 impl ModelManifest {

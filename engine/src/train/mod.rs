@@ -14,8 +14,8 @@ pub use features::{FeatureQuery, feature_query};
 
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
+use crate::model::evaluation::{policies, quality};
 use crate::model::manifest::{MODEL_MANIFEST_VERSION, ModelManifest};
-use crate::model::quality;
 
 /// How a model is trained. The defaults are those that do not diverge at one percent of positives.
 #[derive(Debug, Clone)]
@@ -104,9 +104,9 @@ pub fn train(batches: &[RecordBatch], query: &FeatureQuery, settings: &TrainSett
     let model =
         Model::parse(&text).map_err(|error| Error::internal(format!("the trained model cannot be read: {error}")))?;
     let validation = scores(&model, &parts[1])?;
-    let threshold = quality::quantile(&validation, settings.threshold_quantile)
+    let threshold = policies::quantile(&validation, settings.threshold_quantile)
         .ok_or_else(|| Error::internal("there are no validation scores"))?;
-    let test = quality::quality(&scores(&model, &parts[2])?, &parts[2].labels, threshold);
+    let test = quality(&scores(&model, &parts[2])?, &parts[2].labels, threshold);
     let manifest = ModelManifest {
         version: MODEL_MANIFEST_VERSION,
         model: settings.model.clone(),
