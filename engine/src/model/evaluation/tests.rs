@@ -228,3 +228,65 @@ mod choosing {
         assert_eq!(least_cost(&[], &[], None, &costs), None);
     }
 }
+
+mod python {
+    //! The Rust half of tests/python/check_evaluation.py.
+
+    use std::path::Path;
+
+    use super::super::*;
+
+    fn eight_bytes<T>(folder: &Path, name: &str, value: fn([u8; 8]) -> T) -> Vec<T> {
+        let bytes = std::fs::read(folder.join(name)).unwrap();
+        bytes.chunks_exact(8).map(|chunk| value(chunk.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    #[ignore = "needs the folder that tests/python/check_evaluation.py writes, in TIDEMILL_EVALUATION_CASES"]
+    fn evaluations_of_the_cases_that_python_wrote_are_written_beside_them() {
+        let cases = std::env::var_os("TIDEMILL_EVALUATION_CASES").expect("TIDEMILL_EVALUATION_CASES names the folder");
+        let mut num_cases = 0;
+        for case in std::fs::read_dir(cases).unwrap() {
+            let folder = case.unwrap().path();
+            let scores = eight_bytes(&folder, "scores.f64", f64::from_le_bytes);
+            let champion = eight_bytes(&folder, "champion.f64", f64::from_le_bytes);
+            let amounts = eight_bytes(&folder, "amounts.f64", f64::from_le_bytes);
+            let times = eight_bytes(&folder, "times.i64", i64::from_le_bytes);
+            let groups = eight_bytes(&folder, "groups.i64", i64::from_le_bytes);
+            let labels: Vec<bool> =
+                std::fs::read(folder.join("labels.u8")).unwrap().into_iter().map(|label| label == 1).collect();
+            let asked: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(folder.join("asked.json")).unwrap()).unwrap();
+            let number = |name: &str| asked[name].as_f64().unwrap();
+            let names: Vec<String> = groups.iter().map(|group| format!("g{group}")).collect();
+            let groups = Categories::of(names.iter().map(|name| Some(name.as_str())));
+            let examples = Examples {
+                scores: &scores,
+                labels: &labels,
+                times: &times,
+                amounts: Some(&amounts),
+                kinds: Some(&groups),
+                segments: vec![("group", &groups)],
+            };
+            let per_day = asked["alerts_per_day"].as_u64();
+            let settings =
+                EvaluationSettings { alerts_per_day: per_day, ..EvaluationSettings::at(number("threshold")) };
+            let costs = policies::Costs {
+                alert: number("cost_alert"),
+                missed: number("cost_missed"),
+                missed_amount_share: number("cost_missed_amount_share"),
+            };
+            let answer = serde_json::json!({
+                "evaluation": evaluate(&examples, &settings).unwrap(),
+                "paired": paired_pr_auc(&scores, &champion, &labels, &times, &settings.bootstrap),
+                "f_beta": policies::f_beta(&scores, &labels, number("beta")),
+                "precision_floor": policies::precision_floor(&scores, &labels, number("floor")),
+                "alert_budget": policies::alert_budget(&scores, &times, number("alerts_per_day")),
+                "least_cost": policies::least_cost(&scores, &labels, Some(&amounts), &costs),
+            });
+            std::fs::write(folder.join("answer.json"), answer.to_string()).unwrap();
+            num_cases += 1;
+        }
+        assert!(num_cases > 0, "the folder holds no case");
+    }
+}
