@@ -15,6 +15,7 @@ use tidemill_udfs::scorer;
 use crate::checkpoint::store::store_error;
 use crate::checkpoint::{open_store, sha256_hex};
 use crate::error::{Error, Result};
+use crate::model::manifest::MODEL_FILE;
 use crate::pipeline::settings;
 
 /// Digits of the hash that make a version.
@@ -57,6 +58,9 @@ pub fn load_local(models: &[settings::Model]) -> Result<(Models, Vec<Unread>)> {
         let path = Path::new(model.uri.strip_prefix("file://").unwrap_or(&model.uri));
         if path.to_str().is_none_or(|path| path.contains("://")) {
             unread.push(not_read(format!("{} is not a file of this machine", model.uri)));
+        } else if path.is_dir() {
+            let path = path.join(MODEL_FILE);
+            loaded.insert(&model.name, parse(&read_local(&path).map_err(context)?, model.threshold).map_err(context)?);
         } else if !path.is_file() {
             unread.push(not_read(format!("there is no file {}", path.display())));
         } else {
@@ -84,8 +88,14 @@ pub fn parse(text: &str, threshold: f64) -> Result<LoadedModel> {
 /// The text of a model, as it is now.
 pub(crate) async fn read(uri: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String> {
     let (store, path) = open_store(uri, env)?;
-    let size = store.head(&path).await.map_err(unreadable)?.size;
-    check_size(size)?;
+    let found = match store.head(&path).await {
+        // A model directory: an object store has no folders to ask for.
+        Err(object_store::Error::NotFound { .. }) => store.head(&path.clone().join(MODEL_FILE)).await,
+        found => found,
+    };
+    let found = found.map_err(unreadable)?;
+    check_size(found.size)?;
+    let path = found.location;
     let store: Arc<dyn ObjectStore> = store;
     let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
     text(bytes.to_vec())
@@ -131,6 +141,16 @@ mod tests {
         let error = load(&models, &nothing).await.unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Invalid);
         assert!(error.to_string().contains("tidemill train"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_model_directory_is_read_as_its_model_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "tree\n";
+        std::fs::write(folder.path().join(MODEL_FILE), text).unwrap();
+        for path in [folder.path().to_path_buf(), folder.path().join(MODEL_FILE)] {
+            assert_eq!(read(path.to_str().unwrap(), &nothing).await.unwrap(), text);
+        }
     }
 
     #[test]

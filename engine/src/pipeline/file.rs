@@ -2,6 +2,7 @@
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
 mod repartition;
+mod training;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
+pub(super) use self::training::{ImbalanceFile, ThresholdFile, TrainingFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
     ten_seconds, threshold, two_hours,
@@ -53,6 +55,8 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+    /// How `tidemill train` makes a model. Nothing else reads it.
+    pub(super) training: Option<TrainingFile>,
 }
 
 /// A source and the table that its records become.

@@ -5,6 +5,7 @@ mod kafka;
 mod output;
 mod repartition;
 mod source;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,6 +59,7 @@ impl Validator<'_> {
             },
             run: self.run(file),
             http: file.http.listen.0.0,
+            training: file.training.as_ref().map(|training| self.training(training, file)),
             sources,
         };
         self.name_clashes();
