@@ -102,7 +102,7 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/pipeline/",
         "engine/src/checkpoint/manifest",
         "engine/src/model/evaluation/",
-        "engine/src/model/gate.rs",
+        "engine/src/model/gate",
         "engine/src/model/manifest",
         "engine/src/observe/status.rs",
         "engine/src/types/",

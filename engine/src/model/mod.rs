@@ -2,6 +2,7 @@
 //! content's hash. The scorer itself is in `tidemill-udfs`.
 
 pub mod evaluation;
+pub mod gate;
 pub mod manifest;
 
 use std::fmt;
