@@ -102,6 +102,8 @@ fn serialised_types_live_where_their_versions_are_kept() {
     let homes = [
         "engine/src/pipeline/",
         "engine/src/checkpoint/manifest",
+        "engine/src/model/evaluation/",
+        "engine/src/model/gate",
         "engine/src/model/manifest",
         "engine/src/model/registry/folder/document.rs",
         "engine/src/model/profile/mod.rs",

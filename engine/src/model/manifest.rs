@@ -130,17 +130,6 @@ pub struct Search {
     pub of_defaults: Option<f64>,
 }
 
-/// How good a model is on some rows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Quality {
-    /// Area under the precision-recall curve (average precision).
-    pub pr_auc: f64,
-    /// Of those at or above the threshold, the share that is positive.
-    pub precision: f64,
-    /// Of the positives, the share at or above the threshold.
-    pub recall: f64,
-}
-
 impl ModelManifest {
     /// Where the manifest of a model is: in its directory; of a model file on its own, `fraud.txt`, in `fraud.json`.
     #[must_use]

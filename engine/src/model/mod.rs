@@ -4,13 +4,14 @@
 mod beside;
 pub(crate) mod candidate;
 pub mod drift;
+pub mod evaluation;
 pub(crate) mod follow;
+pub mod gate;
 pub(crate) mod library;
 pub mod manifest;
 pub mod package;
 pub(crate) mod place;
 pub mod profile;
-pub(crate) mod quality;
 pub mod reference;
 pub mod registry;
 

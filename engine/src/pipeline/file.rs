@@ -4,6 +4,7 @@
 mod model;
 mod monitoring;
 mod repartition;
+mod training;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::model::{ModelFile, Reload};
 pub(super) use self::monitoring::{DriftFile, LabelsFile};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
+pub(super) use self::training::{ImbalanceFile, ThresholdFile, TrainingFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
     ten_seconds, two_hours,
@@ -65,6 +67,8 @@ pub(super) struct PipelineFile {
     pub(super) drift: DriftFile,
     /// Labels that come after the scores. Without it nothing is known of how good the served scores are.
     pub(super) labels: Option<LabelsFile>,
+    /// How `tidemill train` makes a model. Nothing else reads it.
+    pub(super) training: Option<TrainingFile>,
 }
 
 /// A source and the table that its records become.

@@ -1,6 +1,8 @@
 //! A validated pipeline: settings that cannot be wrong in themselves. Data only, never a client. What the file said and
 //! where it stood is `file.rs`'s business.
 
+mod training;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 pub use super::monitoring::{Drift, LabelSide, Labels};
+pub use self::training::{Boundary, Imbalance, Training, TreeParameters};
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.
@@ -42,6 +45,8 @@ pub struct Pipeline {
     pub drift: Drift,
     /// Where labels of served rows come from.
     pub labels: Option<Labels>,
+    /// How `tidemill train` makes a model.
+    pub training: Option<Training>,
 }
 
 /// A source and the table that its records become.

@@ -77,6 +77,7 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
         folder: PathBuf::from("."),
         sources,
         models: Vec::new(),
+        training: None,
         views: views
             .iter()
             .map(|(name, sql)| View {

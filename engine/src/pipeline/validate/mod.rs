@@ -7,6 +7,7 @@ mod monitoring;
 mod output;
 mod repartition;
 mod source;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,6 +64,7 @@ impl Validator<'_> {
             http: file.http.listen.0.0,
             drift: self.drift(&file.drift),
             labels: file.labels.as_ref().map(|labels| self.labels(labels)),
+            training: file.training.as_ref().map(|training| self.training(training, file)),
             sources,
         };
         self.name_clashes();
