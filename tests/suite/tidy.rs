@@ -101,6 +101,8 @@ fn serialised_types_live_where_their_versions_are_kept() {
     let homes = [
         "engine/src/pipeline/",
         "engine/src/checkpoint/manifest",
+        "engine/src/model/evaluation/",
+        "engine/src/model/gate.rs",
         "engine/src/model/manifest",
         "engine/src/observe/status.rs",
         "engine/src/types/",

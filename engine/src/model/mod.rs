@@ -1,8 +1,8 @@
 //! Where a model comes from: a LightGBM text model in a file or an object store. Read once at the start; its version is its
 //! content's hash. The scorer itself is in `tidemill-udfs`.
 
+pub mod evaluation;
 pub mod manifest;
-pub(crate) mod quality;
 
 use std::fmt;
 use std::path::Path;

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
 use crate::model::manifest::{MODEL_MANIFEST_VERSION, ModelManifest, Part, Parts, Search, Versions};
-use crate::model::quality;
+use crate::model::evaluation::{policies, quality};
 
 /// How a model is trained. The defaults are those that do not diverge at one percent of positives.
 #[derive(Debug, Clone)]
@@ -106,9 +106,9 @@ pub fn train(batches: &[RecordBatch], query: &FeatureQuery, settings: &TrainSett
     let model =
         Model::parse(&text).map_err(|error| Error::internal(format!("the trained model cannot be read: {error}")))?;
     let validation = scores(&model, &parts[1])?;
-    let threshold = quality::quantile(&validation, settings.threshold_quantile)
+    let threshold = policies::quantile(&validation, settings.threshold_quantile)
         .ok_or_else(|| Error::internal("there are no validation scores"))?;
-    let test = quality::quality(&scores(&model, &parts[2])?, &parts[2].labels, threshold);
+    let test = quality(&scores(&model, &parts[2])?, &parts[2].labels, threshold);
     let part = |rows: &Rows| Part {
         rows: rows.num_rows() as u64,
         positives: rows.num_positives(),
@@ -140,9 +140,9 @@ pub fn train(batches: &[RecordBatch], query: &FeatureQuery, settings: &TrainSett
         imbalance: "none".to_owned(),
         search: Search::default(),
         metrics: BTreeMap::from([
-            ("test/pr_auc".to_owned(), test.pr_auc),
-            ("test/precision".to_owned(), test.precision),
-            ("test/recall".to_owned(), test.recall),
+            ("pr_auc".to_owned(), test.pr_auc),
+            ("precision".to_owned(), test.precision),
+            ("recall".to_owned(), test.recall),
         ]),
         notes: Vec::new(),
     };
