@@ -3,6 +3,9 @@
 
 pub mod evaluation;
 pub mod manifest;
+pub mod package;
+pub mod reference;
+pub mod registry;
 
 use std::fmt;
 use std::path::Path;
@@ -21,7 +24,7 @@ use crate::pipeline::settings;
 /// Digits of the hash that make a version.
 const VERSION_DIGITS: usize = 12;
 /// A model file larger than this is refused: 1 GiB.
-const MODEL_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const MODEL_BYTES_MAX: u64 = 1 << 30;
 
 /// Reads all models of a pipeline.
 pub async fn load(models: &[settings::Model], env: &dyn Fn(&str) -> Option<String>) -> Result<Models> {
