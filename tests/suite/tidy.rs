@@ -105,6 +105,7 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/model/evaluation/",
         "engine/src/model/gate.rs",
         "engine/src/model/manifest",
+        "engine/src/model/profile/mod.rs",
         "engine/src/model/registry/folder/document.rs",
         "engine/src/observe/status.rs",
         "engine/src/types/",

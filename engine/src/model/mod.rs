@@ -4,6 +4,7 @@
 pub mod evaluation;
 pub mod manifest;
 pub mod package;
+pub mod profile;
 pub mod reference;
 pub mod registry;
 
