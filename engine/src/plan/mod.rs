@@ -39,7 +39,7 @@ use datafusion::execution::TaskContext;
 pub use failure::{Failure, FailureClass};
 pub use graph::{EpochOutput, FailedRow, Graph, StateSize};
 pub use mentions::{Mentions, mentions};
-pub(crate) use origins::Origins;
+pub(crate) use origins::ColumnOrigins;
 pub(crate) use outline::{Outline, outline};
 pub(crate) use problem::choices;
 pub use problem::{PlanProblem, Refusal};
@@ -67,7 +67,7 @@ pub struct Plan {
     /// By view: the columns whose values come from windows.
     history: BTreeMap<String, Vec<String>>,
     /// By view and column: what it is computed from.
-    origins: BTreeMap<String, BTreeMap<String, Origins>>,
+    origins: BTreeMap<String, BTreeMap<String, ColumnOrigins>>,
 }
 
 impl Plan {
@@ -125,7 +125,7 @@ impl Plan {
 
     /// The columns of a view by name, each with the columns of sources and views that it is computed from; none of what is no view.
     #[must_use]
-    pub(crate) fn column_origins(&self, view: &str) -> Option<&BTreeMap<String, Origins>> {
+    pub(crate) fn column_origins(&self, view: &str) -> Option<&BTreeMap<String, ColumnOrigins>> {
         self.origins.get(view)
     }
 

@@ -8,15 +8,20 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 /// Columns of tables: (table, column).
 pub(crate) type Origins = BTreeSet<(String, String)>;
 
+/// What a column is computed from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ColumnOrigins {
+    /// Its values.
+    pub(crate) value: Origins,
+    /// Whether a row is there at all.
+    pub(crate) rows: Origins,
+}
+
 /// Of a view's columns by name, what they are computed from.
-pub(super) fn column_origins(plan: &LogicalPlan) -> BTreeMap<String, Origins> {
+pub(super) fn column_origins(plan: &LogicalPlan) -> BTreeMap<String, ColumnOrigins> {
     let Traced { columns, rows } = traced(plan);
     let names = plan.schema().fields().iter().map(|field| field.name().clone());
-    let whole = |(name, mut origins): (String, Origins)| {
-        origins.extend(rows.iter().cloned());
-        (name, origins)
-    };
-    names.zip(columns).map(whole).collect()
+    names.zip(columns).map(|(name, value)| (name, ColumnOrigins { value, rows: rows.clone() })).collect()
 }
 
 struct Traced {
