@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::Folder;
-use crate::checkpoint::store::{absolute_uri, keep_environment, open_store};
+use crate::checkpoint::store::{absolute_uri, open_store};
 use crate::error::{Error, Result};
 use crate::model::package::Package;
 use crate::model::reference::{At, ModelReference, check_alias, check_name, check_version};
@@ -108,16 +108,20 @@ impl Registry {
         }
     }
 
-    /// The version that a reference means now. Cheap: this is what a poll does.
-    pub async fn resolve(&self, reference: &ModelReference) -> Result<ModelVersion> {
+    /// The version that a reference means now, if it means one. Cheap: this is what a poll does.
+    pub async fn find(&self, reference: &ModelReference) -> Result<Option<ModelVersion>> {
         check_name(&reference.name)?;
-        let found = match (self, &reference.at) {
-            (Registry::Folder(folder), At::Alias(alias)) => folder.by_alias(&reference.name, alias).await?,
-            (Registry::Folder(folder), At::Version(version)) => folder.by_version(&reference.name, version).await?,
-            (Registry::Mlflow(mlflow), At::Alias(alias)) => mlflow.by_alias(&reference.name, alias).await?,
-            (Registry::Mlflow(mlflow), At::Version(version)) => mlflow.by_version(&reference.name, version).await?,
-        };
-        match found {
+        match (self, &reference.at) {
+            (Registry::Folder(folder), At::Alias(alias)) => folder.by_alias(&reference.name, alias).await,
+            (Registry::Folder(folder), At::Version(version)) => folder.by_version(&reference.name, version).await,
+            (Registry::Mlflow(mlflow), At::Alias(alias)) => mlflow.by_alias(&reference.name, alias).await,
+            (Registry::Mlflow(mlflow), At::Version(version)) => mlflow.by_version(&reference.name, version).await,
+        }
+    }
+
+    /// The same; that it means none is an error that says what there is.
+    pub async fn resolve(&self, reference: &ModelReference) -> Result<ModelVersion> {
+        match self.find(reference).await? {
             Some(version) => Ok(version),
             None => Err(self.not_found(reference).await?),
         }
