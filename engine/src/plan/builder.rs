@@ -17,6 +17,7 @@ use super::explain::explain;
 use super::graph::Stage;
 use super::hidden::{Origin, has_flag, multiplies, tables_read, thread_hidden, with_flags};
 use super::observe::observed;
+use super::origins::column_origins;
 use super::problem::{PlanProblem, Refusal, plainly};
 use super::segment::{Segment, Target};
 use super::table::{visible_schema, with_hidden};
@@ -233,10 +234,12 @@ pub(super) fn build(
         (view.name.to_owned(), columns.map(|column| column.name).collect())
     });
     let history = history.collect();
+    let origins = views.iter().map(|view| (view.name.to_owned(), column_origins(&view.plan))).collect();
     Ok(Plan {
         explanation: explain(pipeline, &sources, &stages),
         fingerprint: fingerprint(pipeline, views),
         history,
+        origins,
         sources: sources.into(),
         checks,
         sinks: schemas,
