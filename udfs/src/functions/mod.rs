@@ -1,9 +1,11 @@
-//! SQL functions over models: `score('fraud', f1, f2, ...)`, `threshold('fraud')` and `model_version('fraud')`.
+//! SQL functions over models: `score('fraud', f1, f2, ...)`, `explain_score('fraud')`, `threshold('fraud')` and
+//! `model_version('fraud')`.
 //!
-//! They know models by name, through a registry, so that a model can be replaced while the plan stays. All three are volatile:
+//! They know models by name, through a registry, so that a model can be replaced while the plan stays. All are volatile:
 //! DataFusion evaluates functions of constants when it plans, stable ones too, and a threshold in a plan would outlive its model.
 
 mod call;
+mod explain;
 mod models;
 mod score;
 #[cfg(test)]
@@ -17,6 +19,7 @@ use datafusion_common::{Result, ScalarValue, plan_datafusion_err, plan_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 pub use call::{CallError, WrongArgument, check_call};
+pub use explain::{EXPLAIN_SCORE, REASONS, explain_arrays};
 pub use models::{LoadedModel, ModelSlot, Models, SwapError, UnknownModel};
 pub use score::score_arrays;
 
@@ -25,6 +28,7 @@ pub fn functions(models: &Arc<Models>) -> Vec<ScalarUDF> {
     let registry = Registry(Arc::clone(models));
     vec![
         ScalarUDF::new_from_impl(score::Score::new(registry.clone())),
+        ScalarUDF::new_from_impl(explain::ExplainScore::new(registry.clone())),
         ScalarUDF::new_from_impl(Property::new("threshold", DataType::Float64, registry.clone(), |model| {
             ScalarValue::Float64(Some(model.threshold))
         })),
@@ -70,6 +74,15 @@ impl Registry {
                 self.0.names().next().unwrap_or("fraud"),
                 self.known()
             ),
+        }
+    }
+
+    /// Lets only models take the place of a named one that can be explained too.
+    fn keep_explained(&self, argument: Option<&ScalarValue>) {
+        if let Some(Some(name)) = argument.and_then(ScalarValue::try_as_str)
+            && let Ok(slot) = self.0.slot(name)
+        {
+            slot.keep_explained();
         }
     }
 

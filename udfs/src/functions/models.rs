@@ -4,6 +4,7 @@
 //! of each name; this file does not check when that happens. It refuses a successor that answers another question.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::near::nearest;
@@ -27,6 +28,8 @@ pub struct LoadedModel {
 #[derive(Debug)]
 pub struct ModelSlot {
     current: RwLock<Arc<LoadedModel>>,
+    /// Whether SQL asks for reasons: then so must every successor be able to give them.
+    is_explained: AtomicBool,
 }
 
 /// Why a model cannot take another's place in a running pipeline.
@@ -38,17 +41,24 @@ pub enum SwapError {
     Features { version: String, expected: String, found: String },
     #[error("model version {version} gives {found} scores a row, the running one {expected}; start the pipeline again")]
     Outputs { version: String, expected: usize, found: usize },
+    #[error("model version {version} gives no reasons, which the pipeline's explain_score asks for: {reason}")]
+    Unexplained { version: String, reason: String },
 }
 
 impl ModelSlot {
     pub fn new(model: LoadedModel) -> Self {
-        Self { current: RwLock::new(Arc::new(model)) }
+        Self { current: RwLock::new(Arc::new(model)), is_explained: AtomicBool::new(false) }
     }
 
     /// The model of this moment. Hold it for as long as one answer must come from one model.
     pub fn current(&self) -> Arc<LoadedModel> {
         // A panic cannot leave an Arc half written.
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on, only models whose scores can be explained may take the place of the current one.
+    pub(super) fn keep_explained(&self) {
+        self.is_explained.store(true, Ordering::Relaxed);
     }
 
     /// Puts a model in the place of the current one, which is returned. On an error nothing has changed: the SQL of the running
@@ -69,6 +79,10 @@ impl ModelSlot {
                 expected: old.num_outputs(),
                 found: new.num_outputs(),
             });
+        }
+        if let (true, Err(reason)) = (self.is_explained.load(Ordering::Relaxed), new.explainer()) {
+            let reason = reason.to_string();
+            return Err(SwapError::Unexplained { version: successor.version.clone(), reason });
         }
         Ok(std::mem::replace(&mut *current, successor))
     }
