@@ -105,8 +105,6 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/model/evaluation/",
         "engine/src/model/gate",
         "engine/src/model/manifest",
-        "engine/src/model/registry/folder/document.rs",
-        "engine/src/model/profile/mod.rs",
         "engine/src/model/profile/mod.rs",
         "engine/src/model/registry/folder/document.rs",
         "engine/src/observe/status.rs",
