@@ -18,4 +18,5 @@ mod repartition;
 mod replayed;
 mod served;
 mod shared;
+mod swapped;
 mod windows;

@@ -11,15 +11,25 @@ use super::profile::ReferenceProfile;
 use super::{VERSION_DIGITS, package::Package, package::REFERENCE_PROFILE};
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
+use crate::model::manifest::ModelManifest;
 use crate::model::package::SelfTest;
 
 /// A model as it was read.
 #[derive(Debug)]
 pub(crate) enum Raw {
-    /// The text of a model in a file of its own, and the reference profile that stands beside it.
-    Text(String, Option<ReferenceProfile>),
+    /// The text of a model in a file of its own.
+    Text(String, Beside),
     /// A model directory.
     Package(Package),
+}
+
+/// What stands beside a model file.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// The text of the JSON file of its name.
+    pub(crate) manifest: Option<String>,
+    /// The reference profile.
+    pub(crate) profile: Option<ReferenceProfile>,
 }
 
 /// Who a model is, where a registry says so.
@@ -43,7 +53,12 @@ pub(crate) struct Candidate {
 /// Parses and checks what was read.
 pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate> {
     let (text, manifest, self_test, profile) = match raw {
-        Raw::Text(text, profile) => (text, None, None, profile),
+        Raw::Text(text, Beside { manifest, profile }) => {
+            // The file may be anything; it counts when it says that it is about this model.
+            let manifest = manifest.and_then(|manifest| ModelManifest::parse(&manifest).ok());
+            let manifest = manifest.filter(|manifest| manifest.sha256 == sha256_hex(text.as_bytes()));
+            (text, manifest, None, profile)
+        }
         Raw::Package(package) => {
             (package.model_text()?.to_owned(), package.manifest()?, package.self_test()?, profile_of(&package)?)
         }
@@ -90,8 +105,8 @@ fn is_of(profile: &ReferenceProfile, model: &LoadedModel, place: &Place) -> bool
 
 fn no_threshold(place: &Place) -> Error {
     Error::invalid(format!(
-        "it has no threshold: a model directory has one in tidemill.json, a text model has none; fix a number between 0 and 1 in the \
-         pipeline file with `models.{}.threshold`",
+        "it has no threshold: a model directory has one in tidemill.json, a text model on its own has none; fix a number between \
+         0 and 1 in the pipeline file with `models.{}.threshold`",
         place.champion.as_ref().unwrap_or(&place.slot)
     ))
 }

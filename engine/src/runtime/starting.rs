@@ -75,8 +75,12 @@ async fn open(library: &Library, place: &Place, folder: Option<&Folder>) -> Resu
     let found = match library.look(place).await {
         Ok(Some(found)) => found,
         Ok(None) if place.champion.is_some() => return Ok(Opening::default()),
-        Ok(None) => return Err(library.absent(place).await),
-        Err(error) => return instead(place, folder, error, None).await,
+        // The folder of a registry that was not mounted looks like one without models.
+        Ok(None) => return instead(place, folder, library.absent(place).await, None, true).await,
+        Err(error) => {
+            let is_away = error.kind().is_retryable();
+            return instead(place, folder, error, None, is_away).await;
+        }
     };
     match read(library, place, &found).await {
         Ok(candidate) => Ok(Opening {
@@ -84,7 +88,10 @@ async fn open(library: &Library, place: &Place, folder: Option<&Folder>) -> Resu
             serving: Some(found.identity),
             ..Opening::default()
         }),
-        Err(error) => instead(place, folder, error, Some(found)).await,
+        Err(error) => {
+            let is_away = error.kind().is_retryable();
+            instead(place, folder, error, Some(found), is_away).await
+        }
     }
 }
 
@@ -94,8 +101,13 @@ async fn read(library: &Library, place: &Place, found: &Found) -> Result<Candida
 }
 
 /// What to start with after `error`: nothing where a challenger was to be, or what served last. Else the error stands.
-async fn instead(place: &Place, folder: Option<&Folder>, error: Error, found: Option<Found>) -> Result<Opening> {
-    let is_away = error.kind().is_retryable();
+async fn instead(
+    place: &Place,
+    folder: Option<&Folder>,
+    error: Error,
+    found: Option<Found>,
+    is_away: bool,
+) -> Result<Opening> {
     let mut opening = Opening { check_error: is_away.then(|| error.to_string()), ..Opening::default() };
     if let Some(found) = found.as_ref().filter(|_| !is_away) {
         let version = found.version().map(str::to_owned);
