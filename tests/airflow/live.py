@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -34,6 +35,11 @@ def free_port() -> int:
                 continue
 
 
+def end_with_parent() -> None:
+    """A test that is killed leaves nothing running (PR_SET_PDEATHSIG, SIGTERM)."""
+    ctypes.CDLL(None).prctl(1, 15)
+
+
 class LiveAirflow:
     """`with LiveAirflow(variables, folder) as airflow: ...`; its logs are in the folder."""
 
@@ -64,7 +70,7 @@ class LiveAirflow:
                 arguments = [*arguments, "--port", str(self.port)]
             with open(self.folder / f"{part}.log", "wb") as log:
                 self.processes[part] = subprocess.Popen(
-                    [AIRFLOW, part, *arguments], env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    [AIRFLOW, part, *arguments], env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent
                 )
         try:
             self.wait("the api-server answers", lambda: self.get("/api/v2/monitor/health", token=False), 300)
