@@ -37,6 +37,7 @@ use crate::source::AssignmentNumbers;
 use crate::source::files::{FilesInOrder, StoredRows};
 use crate::types::HIDDEN_COLUMNS;
 pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
+pub(crate) use cases::all_columns;
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
 use needed::Output;
