@@ -43,6 +43,7 @@ use crate::types::HIDDEN_COLUMNS;
 pub(crate) use bounded::selecting;
 pub use bounded::{KAFKA, ReadInput, ReadRows, select_each};
 pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
+pub(crate) use cases::all_columns;
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
 use needed::Output;
