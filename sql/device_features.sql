@@ -9,18 +9,21 @@ WITH seen AS (
         )) AS seconds_on_device
     FROM account
 ),
+judged AS (
+    SELECT *, device_id IS NOT NULL AND seconds_on_device < 86400 AS is_on_new_device
+    FROM seen
+),
 history AS (
     SELECT
         *,
-        device_id IS NOT NULL AND seconds_on_device < 86400 AS is_on_new_device,
         count(device_id) OVER day_1 AS on_devices_24h,
         count(device_id) OVER day_31 AS on_devices_31d,
         count(DISTINCT device_id) OVER day_1 AS user_devices_24h,
         count(DISTINCT device_id) OVER day_31 AS user_devices_31d,
-        count(*) FILTER (WHERE device_id IS NOT NULL AND seconds_on_device < 86400) OVER hours_6 AS user_on_new_devices_6h,
-        sum(above_own_usual_price) FILTER (WHERE device_id IS NOT NULL AND seconds_on_device < 86400) OVER hours_6 AS user_dearer_on_new_devices_6h,
+        count(*) FILTER (WHERE is_on_new_device) OVER hours_6 AS user_on_new_devices_6h,
+        sum(above_own_usual_price) FILTER (WHERE is_on_new_device) OVER hours_6 AS user_dearer_on_new_devices_6h,
         count(*) OVER device_31d AS on_device_31d
-    FROM seen
+    FROM judged
     WINDOW
         hours_6 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '6 hours' PRECEDING AND CURRENT ROW),
         day_1 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW),
