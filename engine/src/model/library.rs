@@ -130,12 +130,12 @@ impl Library {
                 check_size(file.size)?;
                 let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
                 let beside = ModelManifest::path_of(Path::new(path.as_ref()));
-                let manifest =
-                    match store.get(&object_store::path::Path::from(beside.to_string_lossy().as_ref())).await {
-                        Ok(found) => String::from_utf8(found.bytes().await.map_err(unreadable)?.to_vec()).ok(),
-                        Err(object_store::Error::NotFound { .. }) => None,
-                        Err(other) => return Err(store_error("read", "what stands beside the model", other)),
-                    };
+                let manifest = match store.get(&object_store::path::Path::from(beside.to_string_lossy().as_ref())).await
+                {
+                    Ok(found) => String::from_utf8(found.bytes().await.map_err(unreadable)?.to_vec()).ok(),
+                    Err(object_store::Error::NotFound { .. }) => None,
+                    Err(other) => return Err(store_error("read", "what stands beside the model", other)),
+                };
                 let profile = reference_beside(uri, &|name| self.env.get(name).cloned()).await?;
                 Ok(Raw::Text(text(bytes.to_vec())?, Beside { manifest, profile }))
             }

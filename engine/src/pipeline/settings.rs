@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-pub use super::monitoring::{Drift, LabelSide, Labels};
 pub use self::training::{Boundary, Imbalance, Training, TreeParameters};
+pub use super::monitoring::{Drift, LabelSide, Labels};
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.

@@ -190,13 +190,15 @@ mod tests {
         let (values, labels) = rows(4000);
         let (learnt, judged) = (6000..8000, 3000..4000);
         let text = text_of(&parameters(&TreeParameters::default(), 1.0, GROWTH, 7));
-        let train = BinnedRows::new(&RowsView { values: &values[..6000], labels: &labels[..3000] }, &names(), &text, None);
+        let train =
+            BinnedRows::new(&RowsView { values: &values[..6000], labels: &labels[..3000] }, &names(), &text, None);
         let train = train.unwrap();
         let view = RowsView { values: &values[learnt], labels: &labels[judged.clone()] };
         let validation = BinnedRows::new(&view, &names(), &text, Some(&train)).unwrap();
         let growth = Growth { rounds: 500, patience: 10 };
         let mut seen = Vec::new();
-        let grown = grow(&train, &validation, &labels[judged], &text, growth, true, &mut |_, ap| seen.push(ap)).unwrap();
+        let grown =
+            grow(&train, &validation, &labels[judged], &text, growth, true, &mut |_, ap| seen.push(ap)).unwrap();
         assert!(seen.len() < 500 && seen.len() == grown.num_trees as usize + 10, "{} {}", seen.len(), grown.num_trees);
         assert_eq!(grown.text.matches("\nTree=").count(), grown.num_trees as usize);
         assert_eq!(seen.iter().copied().fold(0.0, f64::max), grown.average_precision);
