@@ -23,7 +23,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -31,18 +30,17 @@ use tokio::runtime::Runtime;
 
 use crate::checkpoint::open_store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::settings::{FileFormat, Pipeline, Place, Source, SqlText};
+use crate::pipeline::settings::{FileFormat, Pipeline, Source};
 use crate::plan::Plan;
 use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
 use crate::source::files::{FilesInOrder, StoredRows};
 use crate::types::HIDDEN_COLUMNS;
+pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
 pub(crate) use bounded::selecting;
 pub use bounded::{KAFKA, ReadInput, ReadRows, select_each};
-pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
-use needed::Output;
 pub use order::Order;
 use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};

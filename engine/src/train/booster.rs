@@ -33,7 +33,8 @@ fn c_text(text: &str) -> Result<CString> {
 }
 
 fn count(count: usize, what: &str) -> Result<i32> {
-    i32::try_from(count).map_err(|_| Error::invalid(format!("{count} {what} are more than LightGBM takes ({})", i32::MAX)))
+    i32::try_from(count)
+        .map_err(|_| Error::invalid(format!("{count} {what} are more than LightGBM takes ({})", i32::MAX)))
 }
 
 /// Rows in the bins of LightGBM.
@@ -137,9 +138,8 @@ impl<'a> Booster<'a> {
         scores.resize(self.num_validation, 0.0);
         let mut written: i64 = 0;
         // SAFETY: a binary model writes one number for each validation row, and there is room for them.
-        let code = unsafe {
-            sys::LGBM_BoosterGetPredict(self.handle, VALIDATION, &raw mut written, scores.as_mut_ptr())
-        };
+        let code =
+            unsafe { sys::LGBM_BoosterGetPredict(self.handle, VALIDATION, &raw mut written, scores.as_mut_ptr()) };
         check(code, "score the validation rows")?;
         if usize::try_from(written) == Ok(self.num_validation) {
             Ok(())

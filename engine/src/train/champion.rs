@@ -60,9 +60,8 @@ pub(super) fn compare(
 ) -> Result<std::result::Result<Comparison, String>> {
     let context = |error: Error| error.context(format!("the champion {}", champion.name));
     let text = champion.package.model_text().map_err(context)?;
-    let model = Model::parse(text).map_err(|error| {
-        Error::data(format!("the champion {} cannot be read: {error}", champion.name))
-    })?;
+    let model = Model::parse(text)
+        .map_err(|error| Error::data(format!("the champion {} cannot be read: {error}", champion.name)))?;
     let features = match places(model.feature_names(), names) {
         Ok(features) => features,
         Err(missing) => {

@@ -46,7 +46,8 @@ pub(super) fn package(
 
 fn self_test(query: &FeatureQuery, rows: &Rows, split: &Split, scores: &[f64]) -> SelfTest {
     let num_rows = split.test.len();
-    let mut chosen: Vec<usize> = (0..SPREAD_ROWS.min(num_rows)).map(|at| at * num_rows / SPREAD_ROWS.min(num_rows)).collect();
+    let mut chosen: Vec<usize> =
+        (0..SPREAD_ROWS.min(num_rows)).map(|at| at * num_rows / SPREAD_ROWS.min(num_rows)).collect();
     let mut highest: Vec<usize> = (0..num_rows).collect();
     highest.sort_unstable_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
     chosen.extend(highest.into_iter().take(HIGHEST_ROWS));

@@ -97,7 +97,9 @@ fn check_names(features: &[String]) -> Result<()> {
         return Err(Error::invalid("score(...) has no features; write them behind the name of the model"));
     }
     for (index, feature) in features.iter().enumerate() {
-        if feature.is_empty() || feature.contains(|c: char| c.is_whitespace() || c.is_control() || "\",:[]{}".contains(c)) {
+        if feature.is_empty()
+            || feature.contains(|c: char| c.is_whitespace() || c.is_control() || "\",:[]{}".contains(c))
+        {
             return Err(Error::invalid(format!(
                 "feature {} of score, `{feature}`, cannot be the name of a feature: compute it in the view before, and give it a name of \
                  letters, digits and _",
@@ -112,8 +114,14 @@ fn check_names(features: &[String]) -> Result<()> {
 }
 
 /// The columns of the view, and which of them is the event time; refuses what is not among them, or of another type.
-fn columns_of(pipeline: &Pipeline, training: &Training, features: &[String], view: &str) -> Result<(SchemaRef, String)> {
-    let is_table = pipeline.views.iter().any(|one| one.name == view) || pipeline.sources.iter().any(|one| one.name == view);
+fn columns_of(
+    pipeline: &Pipeline,
+    training: &Training,
+    features: &[String],
+    view: &str,
+) -> Result<(SchemaRef, String)> {
+    let is_table =
+        pipeline.views.iter().any(|one| one.name == view) || pipeline.sources.iter().any(|one| one.name == view);
     if !is_table {
         let names: Vec<String> = pipeline.views.iter().map(|view| view.name.clone()).collect();
         let help = choices("views", view, &names);
@@ -129,8 +137,10 @@ fn columns_of(pipeline: &Pipeline, training: &Training, features: &[String], vie
     let is_time = |data_type: &DataType| matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, _));
     let any = |_: &DataType| true;
     let number = "a number or a boolean";
-    let mut wanted: Vec<(&str, &String, &str, &dyn Fn(&DataType) -> bool)> =
-        vec![("`training.label`", &training.label, number, &is_number), ("the event time", &event_time, "a timestamp", &is_time)];
+    let mut wanted: Vec<(&str, &String, &str, &dyn Fn(&DataType) -> bool)> = vec![
+        ("`training.label`", &training.label, number, &is_number),
+        ("the event time", &event_time, "a timestamp", &is_time),
+    ];
     wanted.extend(training.amount.iter().map(|amount| ("`training.amount`", amount, number, &is_number as _)));
     wanted.extend(training.kind.iter().map(|kind| ("`training.kind`", kind, "any", &any as _)));
     wanted.extend(training.segments.iter().map(|segment| ("`training.segments`", segment, "any", &any as _)));
@@ -138,7 +148,8 @@ fn columns_of(pipeline: &Pipeline, training: &Training, features: &[String], vie
     for (what, name, expected, fits) in wanted {
         let Ok(field) = columns.field_with_name(name) else {
             let names: Vec<String> = columns.fields().iter().map(|field| field.name().clone()).collect();
-            let names: Vec<String> = names.into_iter().filter(|name| !name.starts_with(crate::types::HIDDEN_PREFIX)).collect();
+            let names: Vec<String> =
+                names.into_iter().filter(|name| !name.starts_with(crate::types::HIDDEN_PREFIX)).collect();
             let help = choices("its columns", name, &names);
             return Err(Error::invalid(format!("{what}: the view {view} has no column {name}; {help}")));
         };

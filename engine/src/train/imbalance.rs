@@ -27,7 +27,12 @@ impl Resampled {
 }
 
 /// The rows to learn from, where they are not those that are given.
-pub(super) fn resampled(rows: &RowsView<'_>, num_features: usize, imbalance: &Imbalance, seed: u64) -> Option<Resampled> {
+pub(super) fn resampled(
+    rows: &RowsView<'_>,
+    num_features: usize,
+    imbalance: &Imbalance,
+    seed: u64,
+) -> Option<Resampled> {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     match imbalance {
         Imbalance::Undersampling(ratio) => Some(undersampled(rows, num_features, *ratio, &mut random)),
@@ -153,7 +158,10 @@ mod tests {
         let (values, labels) = rows();
         let made = of(&Imbalance::Smote(0.5), 1);
         assert_eq!(made.view().num_positives(), 45);
-        assert_eq!(made.values[..200].iter().map(|x| x.to_bits()).collect::<Vec<_>>(), values.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        assert_eq!(
+            made.values[..200].iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            values.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        );
         assert_eq!(made.labels[..100], labels);
         for row in made.values[200..].chunks(2) {
             assert!((0.0..=90.0).contains(&row[0]), "{row:?}");

@@ -59,7 +59,8 @@ fn columns_of_label(origins: &OriginsOf<'_>, view: &str, forbidden: &Forbidden<'
             (None, _) => return Ok(found),
             (Some(_), Some(_)) if forbidden.says_what_is_later => return Ok(found),
             (Some(_), Some(_)) => {
-                let names: Vec<String> = column.value.iter().map(|(table, column)| format!("{table}.{column}")).collect();
+                let names: Vec<String> =
+                    column.value.iter().map(|(table, column)| format!("{table}.{column}")).collect();
                 return Err(Error::invalid(format!(
                     "the label {} is computed from {}: say which of these are not known when a row is scored, so that no feature is computed \
                      from them: `training.known_later: [...]`",

@@ -27,7 +27,9 @@ pub(super) fn scores(model: &Model, features: &[usize], rows: &Rows, range: Rang
         let scores = score_arrays(model, &columns, chunk.len())
             .map_err(|error| Error::internal("the model cannot score").with_source(error))?;
         let scores = scores.as_primitive_opt::<Float64Type>().filter(|scores| scores.null_count() == 0);
-        all.extend_from_slice(scores.ok_or_else(|| Error::invalid("a model with several classes cannot be judged here"))?.values());
+        all.extend_from_slice(
+            scores.ok_or_else(|| Error::invalid("a model with several classes cannot be judged here"))?.values(),
+        );
         start = chunk.end;
     }
     Ok(all)

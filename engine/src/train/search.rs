@@ -131,7 +131,8 @@ fn trial_parameters(training: &Training, trial: usize) -> TreeParameters {
     if trial == 0 {
         return training.parameters;
     }
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(training.seed ^ (trial as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut random =
+        Xoshiro256PlusPlus::seed_from_u64(training.seed ^ (trial as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     // Few digits, so that the record shows what was given.
     let mut scaled = |from: f64, to: f64| {
         let number = (from.ln() + random.random::<f64>() * (to / from).ln()).exp();

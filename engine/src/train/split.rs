@@ -80,8 +80,7 @@ impl Split {
 
     /// Refuses parts without rows of both labels.
     pub(super) fn check(&self, rows: &Rows) -> Result<()> {
-        for (part, at, name) in
-            [(&self.train, 0, PARTS[0]), (&self.validation, 2, PARTS[2]), (&self.test, 3, PARTS[3])]
+        for (part, at, name) in [(&self.train, 0, PARTS[0]), (&self.validation, 2, PARTS[2]), (&self.test, 3, PARTS[3])]
         {
             let positives = rows.view(part.clone()).num_positives();
             if part.is_empty() {

@@ -73,7 +73,11 @@ fn the_query_has_the_arguments_of_score_and_what_training_names() {
     let features = ("features", "SELECT id, amount, amount * 2 AS x, is_fraud, at, name FROM t");
     let found = query(&[features, SCORED], ", amount: amount, segments: [name, id], kind: name").unwrap();
     assert_eq!((found.features, found.view.as_str()), (vec!["amount".to_owned(), "x".to_owned()], "features"));
-    assert!(found.select.contains(r#"CAST("id" AS VARCHAR) AS "segment 1 of training" FROM "features""#), "{}", found.select);
+    assert!(
+        found.select.contains(r#"CAST("id" AS VARCHAR) AS "segment 1 of training" FROM "features""#),
+        "{}",
+        found.select
+    );
     let scored = ("scored", "SELECT s * 2 AS s FROM (SELECT score('fraud', amount, x) AS s FROM features)");
     let same = query(&[features, scored], ", amount: amount, segments: [name, id], kind: name").unwrap();
     assert_eq!(found.fingerprint, same.fingerprint, "what stands behind the features changes their fingerprint");
@@ -139,7 +143,10 @@ fn a_column_that_is_known_later_is_refused() {
 fn columns_that_are_missing_or_of_another_type_are_named() {
     let features = ("features", "SELECT amount, amount AS x, name AS is_fraud, at FROM t");
     let text = refused(&[features, SCORED], "");
-    assert!(text.contains("`training.label`: expected a number or a boolean, found the column is_fraud of type Utf8"), "{text}");
+    assert!(
+        text.contains("`training.label`: expected a number or a boolean, found the column is_fraud of type Utf8"),
+        "{text}"
+    );
     let features = ("features", "SELECT amount, amount AS x, is_fraud, id FROM t");
     assert!(refused(&[features, SCORED], "").contains("the event time: the view features has no column at"));
     let features = ("features", "SELECT amount, amount AS x, is_fraud, at FROM t");
