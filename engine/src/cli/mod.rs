@@ -24,6 +24,8 @@ mod schema;
 mod state_tables;
 mod test;
 mod train;
+#[cfg(feature = "lightgbm")]
+mod train_registry;
 
 /// SQL feature queries and a machine-learned score over Kafka.
 #[derive(Debug, Parser)]

@@ -23,7 +23,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -33,7 +32,7 @@ use tokio::runtime::Runtime;
 
 use crate::checkpoint::open_store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::settings::{FileFormat, Pipeline, Place, Source, SqlText};
+use crate::pipeline::settings::{FileFormat, Pipeline, Source};
 use crate::plan::Plan;
 use crate::runtime::drift::DriftBoard;
 use crate::runtime::{self, tasks};
@@ -46,7 +45,6 @@ pub use bounded::{KAFKA, ReadInput, ReadRows, select_each};
 pub(crate) use cases::all_columns;
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
-use needed::Output;
 pub use order::Order;
 use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};

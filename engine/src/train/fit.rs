@@ -1,5 +1,5 @@
-//! One model: tree by tree, until the average precision of the validation rows has not grown for a while; the best trees are kept.
-//! A model that gets worse while nothing stops it is refused.
+//! One model: tree by tree, until the average precision of the validation rows has not grown for a while; then the best trees are
+//! kept. Where nothing is to stop it all trees are kept, and a model that gets worse as it grows is refused.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ const DIVERGED: f64 = 0.9;
 pub(super) struct Growth {
     /// Trees, at most.
     pub(super) rounds: u32,
-    /// Trees without a gain, at most.
+    /// Trees without a gain, at most. As many as `rounds`, or more: nothing stops it, and all trees are kept.
     pub(super) patience: u32,
 }
 
@@ -98,20 +98,17 @@ pub(super) fn grow(
     on_tree: &mut dyn FnMut(u32, f64),
 ) -> Result<Grown> {
     let mut booster = Booster::new(train, validation, parameters)?;
-    let (mut best, mut best_trees, mut last) = (f64::NEG_INFINITY, 0, 0.0);
-    let (mut scores, mut has_stopped) = (Vec::new(), false);
-    for tree in 1..=growth.rounds {
-        if !booster.grow()? {
-            has_stopped = true;
-            break;
-        }
+    let (mut best, mut best_trees) = (f64::NEG_INFINITY, 0);
+    let (mut last, mut num_trees) = (0.0, 0);
+    let mut scores = Vec::new();
+    while num_trees < growth.rounds && booster.grow()? {
+        num_trees += 1;
         booster.validation_scores(&mut scores)?;
         last = average_precision(&scores, labels);
-        on_tree(tree, last);
+        on_tree(num_trees, last);
         if last > best {
-            (best, best_trees) = (last, tree);
-        } else if tree - best_trees >= growth.patience {
-            has_stopped = true;
+            (best, best_trees) = (last, num_trees);
+        } else if num_trees - best_trees >= growth.patience {
             break;
         }
     }
@@ -121,15 +118,17 @@ pub(super) fn grow(
              the label is the right column, or lower `training.parameters.min_data_in_leaf` for few rows",
         ));
     }
-    if !has_stopped && last < DIVERGED * best {
+    let keeps_all = growth.patience >= growth.rounds;
+    if keeps_all && last < DIVERGED * best {
         return Err(Error::data(format!(
-            "the model gets worse as it grows: average precision {best:.3} after {best_trees} trees, {last:.3} after {}; lower \
-             `training.parameters.learning_rate`, raise `lambda_l2` or `min_sum_hessian_in_leaf`, or let `training.early_stopping` stop it",
-            growth.rounds
+            "the model gets worse as it grows: average precision {best:.3} after {best_trees} trees, {last:.3} after {num_trees}; lower \
+             `training.parameters.learning_rate`, raise `lambda_l2` or `min_sum_hessian_in_leaf`, or let `training.early_stopping`, below \
+             `training.rounds`, stop it"
         )));
     }
-    let text = if with_text { booster.text(best_trees)? } else { String::new() };
-    Ok(Grown { text, num_trees: best_trees, average_precision: best })
+    let (num_trees, average_precision) = if keeps_all { (num_trees, last) } else { (best_trees, best) };
+    let text = if with_text { booster.text(num_trees)? } else { String::new() };
+    Ok(Grown { text, num_trees, average_precision })
 }
 
 #[cfg(test)]

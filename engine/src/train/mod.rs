@@ -298,8 +298,8 @@ fn bootstrap(training: &Training) -> Bootstrap {
 /// Scores of some rows against their labels.
 fn judged(training: &Training, rows: &Rows, part: &Range<usize>, scores: &[f64], threshold: f64) -> Result<Evaluation> {
     let (kinds, segments) = (rows.kinds(part.clone()), rows.segments(part));
-    let named = |(name, groups): (&'_ String, _)| (name.as_str(), groups);
-    let segments: Vec<(&str, &Categories)> = training.segments.iter().zip(&segments).map(named).collect();
+    let names = training.segments.iter().map(String::as_str);
+    let segments: Vec<(&str, &Categories)> = names.zip(&segments).collect();
     let examples = Examples {
         scores,
         labels: rows.view(part.clone()).labels,

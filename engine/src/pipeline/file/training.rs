@@ -77,7 +77,8 @@ pub(in crate::pipeline) struct TrainingFile {
     #[serde(default = "rounds")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(in crate::pipeline) rounds: u32,
-    /// Learning stops when so many trees have not made the average precision of the validation rows better.
+    /// Learning stops when so many trees have not made the average precision of the validation rows better, and the best trees are
+    /// kept. With as many as `rounds` nothing stops it, and all trees are kept.
     #[serde(default = "early_stopping")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(in crate::pipeline) early_stopping: u32,
