@@ -8,6 +8,7 @@ mod buried;
 mod crash;
 mod dead_letters;
 mod demo;
+mod explained;
 mod fraud;
 mod generated;
 mod live;

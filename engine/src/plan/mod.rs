@@ -2,14 +2,15 @@
 //! DataFusion's planning. It knows nothing of Kafka, files or time, and never shows the content of a row.
 //!
 //! `accept` (what may be written) -> `analyse` (names and types) -> `lineage` (what a window may be partitioned and ordered by) ->
-//! `once`, `hidden`, `windows`, `builder` (one graph over slots, cut at windows) -> `segment` (optimised, planned), `window_stage` ->
-//! `graph` (run, bisect, state).
+//! `reasons` (features of `explain_score`), `once`, `hidden`, `windows`, `builder` (one graph over slots, cut at windows) -> `segment`
+//! (optimised, planned, reasons after filters), `window_stage` -> `graph` (run, bisect, state).
 
 mod accept;
 mod analyse;
 mod builder;
 mod checks;
 mod compile;
+mod defer;
 mod explain;
 mod failure;
 pub mod fallback;
@@ -22,6 +23,7 @@ mod once;
 mod origins;
 mod outline;
 mod problem;
+mod reasons;
 mod segment;
 mod session;
 mod short_circuit;

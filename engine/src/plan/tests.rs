@@ -4,6 +4,7 @@
 mod exact_aggregates;
 mod golden;
 mod parity;
+mod reasons;
 mod windows;
 
 use std::path::PathBuf;

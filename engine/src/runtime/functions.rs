@@ -11,7 +11,7 @@ use datafusion::common::not_impl_err;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use tidemill_udfs::functions::{Models, check_call, functions};
+use tidemill_udfs::functions::{EXPLAIN_SCORE, Models, check_call, functions};
 
 use super::positions;
 use super::repartition::staged;
@@ -22,12 +22,12 @@ use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
 
 /// Functions that are evaluated once per row, however often their value is used.
 fn once() -> Vec<String> {
-    vec!["score".to_owned()]
+    vec!["score".to_owned(), EXPLAIN_SCORE.to_owned()]
 }
 
 /// Functions that no row can make fail: their models were read, and their arguments made numbers, before.
 fn infallible() -> Vec<String> {
-    ["score", "threshold", "model_version", "model_run_id"].map(str::to_owned).to_vec()
+    ["score", EXPLAIN_SCORE, "threshold", "model_version", "model_run_id"].map(str::to_owned).to_vec()
 }
 
 /// The functions over loaded models.
@@ -78,11 +78,17 @@ fn signatures(models: &Arc<Models>, assumed: BTreeMap<String, bool>, check_call:
         let signature = Signature::exact(vec![DataType::Utf8], Volatility::Volatile);
         Arc::new(ScalarUDF::new_from_impl(Unloaded { name, signature, returns }))
     };
-    let score = functions(models).into_iter().filter(|function| function.name() == "score");
-    let score =
-        score.map(|loaded| Arc::new(ScalarUDF::new_from_impl(UnloadedScore { loaded, assumed: assumed.clone() })));
+    let item = |name: &str| match name {
+        "score" => Some(DataType::Float64),
+        EXPLAIN_SCORE => Some(DataType::Utf8),
+        _ => None,
+    };
+    let of_scores = functions(models).into_iter().filter_map(|loaded| {
+        let (item, assumed) = (item(loaded.name())?, assumed.clone());
+        Some(Arc::new(ScalarUDF::new_from_impl(UnloadedScore { loaded, item, assumed })))
+    });
     Functions {
-        scalar: score
+        scalar: of_scores
             .chain([
                 of_name("threshold", DataType::Float64),
                 of_name("model_version", DataType::Utf8),
@@ -107,7 +113,7 @@ impl CallCheck for LoadedCalls {
         let names: Vec<&str> = call.arguments[1..].iter().map(|argument| argument.name.as_str()).collect();
         check_call(&slot.current().model, &names).map_err(|error| {
             Refusal::new(
-                format!("score('{model}', ...)"),
+                format!("{}('{model}', ...)", call.function),
                 error.to_string(),
                 "give the model's features as columns of the same names, in its order; rename a column in the view before with AS",
             )
@@ -178,10 +184,12 @@ impl ScalarUDFImpl for Unloaded {
     }
 }
 
-/// `score` over the models that were read; of the others it is assumed whether they give a number or a list of them.
+/// `score`, or the reasons of one, over the models that were read; of the others it is assumed whether they give one value or a
+/// list of them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct UnloadedScore {
     loaded: ScalarUDF,
+    item: DataType,
     assumed: BTreeMap<String, bool>,
 }
 
@@ -206,15 +214,15 @@ impl ScalarUDFImpl for UnloadedScore {
         let name = arguments.scalar_arguments.first().copied().flatten().and_then(|name| name.try_as_str().flatten());
         let returns = match name.and_then(|name| self.assumed.get(name)) {
             None => return self.loaded.return_field_from_args(arguments),
-            Some(false) => DataType::Float64,
+            Some(false) => self.item.clone(),
             // How many classes there are makes no difference to a plan.
-            Some(true) => DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float64, false)), 2),
+            Some(true) => DataType::FixedSizeList(Arc::new(Field::new("item", self.item.clone(), false)), 2),
         };
-        Ok(Arc::new(Field::new("score", returns, false)))
+        Ok(Arc::new(Field::new(self.name(), returns, false)))
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        not_impl_err!("score was planned without its models")
+        not_impl_err!("{} was planned without its models", self.name())
     }
 }
 
