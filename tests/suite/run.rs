@@ -7,6 +7,7 @@ mod buried;
 mod crash;
 mod dead_letters;
 mod demo;
+mod drift;
 mod fraud;
 mod generated;
 mod live;

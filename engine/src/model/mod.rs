@@ -3,6 +3,7 @@
 
 mod beside;
 pub mod drift;
+pub mod labels;
 pub mod manifest;
 pub mod profile;
 pub(crate) mod quality;

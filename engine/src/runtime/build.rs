@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::drift::{DriftBoard, drift_settings};
 use super::driver::{Driver, SinkLane, SourceLane};
+use super::labels::{self, LabelBoard};
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
 use super::repartition::staged;
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     limit: StateLimit,
     /// What is counted of the served values.
     pub(crate) drift: Option<Arc<DriftBoard>>,
+    /// Where labels meet what was served.
+    pub(crate) labels: Option<Arc<LabelBoard>>,
     io: Handle,
     env: BTreeMap<String, String>,
 }
@@ -80,6 +83,8 @@ impl Shared {
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
         positions::check(&pipeline, &plan)?;
+        labels::check_sinks(&pipeline, &plan)?;
+        let labels = pipeline.labels.as_ref().map(|labels| Arc::new(LabelBoard::new(labels)));
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
@@ -103,7 +108,7 @@ impl Shared {
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
         let (io, env) = (io.clone(), env.clone());
-        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, limit, drift, io, env })
+        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, limit, drift, labels, io, env })
     }
 }
 
@@ -461,7 +466,10 @@ fn open_sink(
         (SinkConnector::Internal(internal), _) => {
             Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
         }
-        (SinkConnector::Labels(_), _) => Err(Error::internal("labels are joined by a run alone")),
+        (SinkConnector::Labels(side), _) => {
+            let board = shared.labels.as_ref().ok_or_else(|| Error::internal("a sink of labels without labels"))?;
+            Ok(board.sink(*side))
+        }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }
 }

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 };
 use tidemill_udfs::functions::{Models, check_call, functions};
 
-use super::positions;
+use super::{labels, positions};
 use super::repartition::staged;
 use crate::error::Error;
 use crate::model::{self, Unread};
@@ -233,6 +233,7 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
         Plan::compile(&staged(pipeline, functions)?, functions)
     })?;
     positions::check(pipeline, &plan)?;
+    labels::check_sinks(&labels::with_label_sinks(pipeline), &plan)?;
     Ok(UnloadedPlan { plan, unread })
 }
 

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod drift;
 mod driver;
 mod functions;
+pub(crate) mod labels;
 mod limits;
 mod log_checks;
 mod positions;
