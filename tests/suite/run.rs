@@ -3,6 +3,7 @@
 
 mod bench;
 mod bootstrapped;
+mod bootstrapped_stages;
 mod buried;
 mod crash;
 mod dead_letters;

@@ -12,6 +12,7 @@ use tidemill_udfs::functions::Models;
 use super::replay::{parse_input, progress_bar, show_progress};
 use super::{Environment, Outcome, PipelineFile, load, print};
 use crate::error::{Error, Result};
+use crate::model::Library;
 use crate::model::drift::{DriftSettings, DriftState, Verdict, WindowDrift};
 use crate::model::profile::{ReferenceProfile, SCORE};
 use crate::observe::labels::{LabelsStatus, QualityStatus};
@@ -159,12 +160,11 @@ fn board_for(
     arguments: &DriftArguments,
     environment: &Environment,
 ) -> Result<DriftBoard> {
-    let lookup = |name: &str| environment.get(name).cloned();
     let profiles = match named {
         Some(profile) => named_for(profile, models)?,
         None => {
             let io = tasks::io_runtime()?;
-            io.block_on(crate::model::references(&pipeline.models, models, &lookup))?
+            io.block_on(crate::model::profiles(&Library::open(pipeline, environment)?, &pipeline.models))?
         }
     };
     let Some(trained_until) = profiles.iter().map(|(_, profile)| profile.last_event_time).max() else {

@@ -114,7 +114,9 @@ pub(super) fn train_to(
 /// What a person wants to know of a new model.
 #[cfg(feature = "lightgbm")]
 pub(super) fn report(manifest: &crate::model::manifest::ModelManifest, output: &std::path::Path) -> String {
-    let [train, validation, test] = manifest.rows;
+    let (train, validation, test) =
+        (manifest.parts.train.rows, manifest.parts.validation.rows, manifest.parts.test.rows);
+    let figure = |name| manifest.test_metric(name).unwrap_or(f64::NAN);
     format!(
         "model {} written to {}\n  {} features, {train} rows trained on, {validation} validated on, {test} tested on\n  \
          threshold {:.6} ({})\n  test: PR-AUC {:.3}, precision {:.3}, recall {:.3}",
@@ -123,9 +125,9 @@ pub(super) fn report(manifest: &crate::model::manifest::ModelManifest, output: &
         manifest.features.len(),
         manifest.threshold,
         manifest.threshold_policy,
-        manifest.test.pr_auc,
-        manifest.test.precision,
-        manifest.test.recall,
+        figure("pr_auc"),
+        figure("precision"),
+        figure("recall"),
     )
 }
 

@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::order::OneUnit;
 use super::tally::{Counts, RejectedRecord, Rejections, Tally};
+use crate::decode::internal::Stamp;
 use crate::decode::{Decoder, Reason};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{Pipeline, Sink, SinkConnector};
@@ -109,9 +110,9 @@ impl Turns {
         Ok(Turn { outputs, rejected: rejected.into_iter().map(|(_, rejected)| rejected).collect() })
     }
 
-    /// Puts rows through the graph for what they leave in its state.
-    pub(super) fn feed(&mut self, source: usize, batch: RecordBatch) -> Result<()> {
-        self.graphs[0].run(vec![(source, batch)]).map(|_| ())
+    /// Puts rows through the graph for what they leave in its state. What comes out at each sink, with hidden columns.
+    pub(super) fn feed(&mut self, source: usize, batch: RecordBatch) -> Result<Vec<Vec<RecordBatch>>> {
+        self.graphs[0].run(vec![(source, batch)]).map(|output| output.sinks)
     }
 
     /// The graph with its state.
@@ -137,7 +138,12 @@ impl Inputs {
     fn new(pipeline: &Pipeline, plan: &Plan) -> Result<Inputs> {
         let mut sources = Vec::with_capacity(pipeline.sources.len());
         for (index, source) in pipeline.sources.iter().enumerate() {
-            sources.push((source.name.clone(), Decoder::new(source, plan.checks(index))?));
+            let decoder = match &source.internal {
+                None => Decoder::new(source, plan.checks(index))?,
+                // Nothing is read from its topic here.
+                Some(internal) => Decoder::of_internal(source, internal, Stamp { pipeline: 0, columns: 0 })?,
+            };
+            sources.push((source.name.clone(), decoder));
         }
         Ok(Inputs { sources })
     }

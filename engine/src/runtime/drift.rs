@@ -293,8 +293,8 @@ fn column_status(column: &ColumnDrift) -> DriftColumnStatus {
 
 impl ScoreObserver for Observer {
     fn observe(&self, model: &str, features: &[ArrayRef], scores: &ArrayRef, event_times: &Int64Array) {
-        let Ok(slot) = self.models.slot(model) else { return };
-        let watched = self.board.watched(model, &slot.current());
+        let Some(serving) = self.models.slot(model).ok().and_then(|slot| slot.serving()) else { return };
+        let watched = self.board.watched(model, &serving);
         let Some((bins, windows)) = &watched.counted else { return };
         let wanted = &self.board.times;
         let columns: Option<Vec<Column<'_>>> = features.iter().chain([scores]).map(column).collect();

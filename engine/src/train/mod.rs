@@ -14,7 +14,9 @@ pub use features::{FeatureQuery, feature_query};
 
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
-use crate::model::manifest::{MODEL_MANIFEST_VERSION, ModelManifest};
+use std::collections::BTreeMap;
+
+use crate::model::manifest::{MODEL_MANIFEST_VERSION, ModelManifest, Part, Parts, Search, Versions};
 use crate::model::quality;
 
 /// How a model is trained. The defaults are those that do not diverge at one percent of positives.
@@ -107,17 +109,42 @@ pub fn train(batches: &[RecordBatch], query: &FeatureQuery, settings: &TrainSett
     let threshold = quality::quantile(&validation, settings.threshold_quantile)
         .ok_or_else(|| Error::internal("there are no validation scores"))?;
     let test = quality::quality(&scores(&model, &parts[2])?, &parts[2].labels, threshold);
+    let part = |rows: &Rows| Part {
+        rows: rows.num_rows() as u64,
+        positives: rows.num_positives(),
+        from: String::new(),
+        until: String::new(),
+    };
     let manifest = ModelManifest {
         version: MODEL_MANIFEST_VERSION,
         model: settings.model.clone(),
+        run: None,
         sha256: sha256_hex(text.as_bytes()),
         features: query.features.clone(),
+        label: String::new(),
+        amount: None,
+        segments: Vec::new(),
         threshold,
-        threshold_policy: format!("quantile {} of the validation scores", settings.threshold_quantile),
+        threshold_policy: crate::types::ThresholdPolicy::Fixed { threshold },
         seed: settings.seed,
-        rows: parts.each_ref().map(|part| part.num_rows() as u64),
-        positives: parts.each_ref().map(Rows::num_positives),
-        test,
+        parts: Parts {
+            train: part(&parts[0]),
+            gap: Part::default(),
+            validation: part(&parts[1]),
+            test: part(&parts[2]),
+        },
+        sql_fingerprint: String::new(),
+        data: Vec::new(),
+        versions: Versions { tidemill: env!("CARGO_PKG_VERSION").to_owned(), lightgbm: String::new() },
+        parameters: BTreeMap::new(),
+        imbalance: "none".to_owned(),
+        search: Search::default(),
+        metrics: BTreeMap::from([
+            ("test/pr_auc".to_owned(), test.pr_auc),
+            ("test/precision".to_owned(), test.precision),
+            ("test/recall".to_owned(), test.recall),
+        ]),
+        notes: Vec::new(),
     };
     Ok(Trained { text, manifest })
 }

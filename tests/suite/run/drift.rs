@@ -62,7 +62,11 @@ fn as_json(row: &Row) -> String {
 /// The label of a row, two days later: what the score says, wrong for every tenth row.
 fn label(row: &Row) -> (bool, String) {
     let is_fraud = (row.score >= 0.5) != (row.id % 10 == 0);
-    (is_fraud, json!({ "id": format!("t{}", row.id), "fraud": u8::from(is_fraud), "reported": row.time + 2 * DAY }).to_string())
+    (
+        is_fraud,
+        json!({ "id": format!("t{}", row.id), "fraud": u8::from(is_fraud), "reported": row.time + 2 * DAY })
+            .to_string(),
+    )
 }
 
 /// The model with the reference profile of ten days beside it.
@@ -70,7 +74,8 @@ fn write_model(folder: &Path, rows: &[Row]) {
     fs::create_dir_all(folder.join("model")).unwrap();
     fs::write(folder.join("model/model.lgb"), MODEL).unwrap();
     let columns: Vec<Vec<f64>> = (0..4).map(|at| rows.iter().map(|row| row.features[at]).collect()).collect();
-    let named: Vec<(&str, &[f64])> = ["f0", "f1", "f2", "f3"].into_iter().zip(columns.iter().map(Vec::as_slice)).collect();
+    let named: Vec<(&str, &[f64])> =
+        ["f0", "f1", "f2", "f3"].into_iter().zip(columns.iter().map(Vec::as_slice)).collect();
     let scores: Vec<f64> = rows.iter().map(|row| row.score).collect();
     let times: Vec<i64> = rows.iter().map(|row| row.time).collect();
     let profile = ReferenceProfile::of(&named, Some(&scores), &times, &[]).unwrap();
@@ -195,7 +200,8 @@ fn stored_rows_are_held_against_the_reference_profile_and_the_exit_code_says_wha
 /// A metric's sample with all of these labels.
 fn sample(page: &str, name: &str, labels: &[&str]) -> f64 {
     let line = page.lines().find(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label))
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
     });
     line.unwrap_or_else(|| panic!("no {name} with {labels:?} in\n{page}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
@@ -236,7 +242,10 @@ fn a_run_says_how_far_its_rows_are_and_how_good_its_scores_were() {
     assert!(sample(&page, "tidemill_drift_psi", &[model, "feature=\"f1\""]) < 0.1);
     assert!(sample(&page, "tidemill_drift_psi", &[model, "feature=\"score\""]) >= 0.0);
     assert_eq!(sample(&page, "tidemill_drift_window_rows", &[model]), ROWS as f64);
-    assert_eq!(sample(&page, "tidemill_drift_window_start_timestamp_seconds", &[model]), (START + 13 * DAY) as f64 / 1e6);
+    assert_eq!(
+        sample(&page, "tidemill_drift_window_start_timestamp_seconds", &[model]),
+        (START + 13 * DAY) as f64 / 1e6
+    );
 
     // Labels come, one of them for a row that nobody served.
     let mut told: Vec<String> = served.iter().step_by(3).map(|row| label(row).1).collect();
@@ -255,9 +264,8 @@ fn a_run_says_how_far_its_rows_are_and_how_good_its_scores_were() {
     assert_eq!(sample(&page, "tidemill_labels", &["outcome=\"matched\""]), matched as f64);
     assert_eq!(sample(&page, "tidemill_label_delay_seconds_count", &[]), matched as f64);
     assert_eq!(sample(&page, "tidemill_label_delay_seconds_bucket", &["le=\"86400\""]), 0.0);
-    let of_segments = ["low", "high"].map(|segment| {
-        sample(&page, "tidemill_live_false_positives", &[&format!("segment=\"{segment}\"")])
-    });
+    let of_segments = ["low", "high"]
+        .map(|segment| sample(&page, "tidemill_live_false_positives", &[&format!("segment=\"{segment}\"")]));
     assert_eq!(of_segments.iter().sum::<f64>(), wrong as f64);
     assert_eq!(process.terminate().code, Some(0));
 }
@@ -275,7 +283,10 @@ fn labels_without_their_columns_are_refused_before_anything_runs() {
         let ended = tidemill(folder.path(), &[command, "watched.yaml"]);
         assert_eq!(ended.code, Some(78), "{command}: {}{}", ended.stdout, ended.log);
         let told = ended.stdout + &ended.log;
-        assert!(told.contains("labels.served: expected a column score (a number); name it with AS"), "{command}: {told}");
+        assert!(
+            told.contains("labels.served: expected a column score (a number); name it with AS"),
+            "{command}: {told}"
+        );
         assert!(told.contains("labels.reported: expected the column label to be a boolean"), "{command}: {told}");
     }
 }

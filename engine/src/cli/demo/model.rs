@@ -22,7 +22,8 @@ pub(super) fn ready(arguments: &DemoArguments, environment: &Environment) -> Res
         && let Some(manifest) = ModelManifest::read(&path)?
         && fits(arguments, environment, &manifest)?
     {
-        print(&format!("model     {} (PR-AUC {:.3} on its test rows)", path.display(), manifest.test.pr_auc));
+        let pr_auc = manifest.test_metric("pr_auc").unwrap_or(f64::NAN);
+        print(&format!("model     {} (PR-AUC {pr_auc:.3} on its test rows)", path.display()));
         return Ok(Ready { path, manifest });
     }
     train(arguments, environment, path)
