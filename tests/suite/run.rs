@@ -19,4 +19,5 @@ mod repartition;
 mod replayed;
 mod served;
 mod shared;
+mod swapped;
 mod windows;

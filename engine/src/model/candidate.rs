@@ -11,13 +11,21 @@ use super::profile::ReferenceProfile;
 use super::{VERSION_DIGITS, package::Package, package::REFERENCE_PROFILE};
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
+use crate::model::manifest::ModelManifest;
 use crate::model::package::SelfTest;
 
 /// A model as it was read.
 #[derive(Debug)]
 pub(crate) enum Raw {
-    /// The text of a model in a file of its own, and the reference profile that stands beside it.
-    Text(String, Option<ReferenceProfile>),
+    /// The text of a model in a file of its own, and what stands beside it.
+    Text {
+        /// The model.
+        text: String,
+        /// The JSON file of the same name, if there is one.
+        manifest: Option<String>,
+        /// The reference profile.
+        profile: Option<ReferenceProfile>,
+    },
     /// A model directory.
     Package(Package),
 }
@@ -43,7 +51,12 @@ pub(crate) struct Candidate {
 /// Parses and checks what was read.
 pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate> {
     let (text, manifest, self_test, profile) = match raw {
-        Raw::Text(text, profile) => (text, None, None, profile),
+        // What stands beside it may be anything; it counts when it says that it is about this model.
+        Raw::Text { text, manifest, profile } => {
+            let manifest = manifest.and_then(|manifest| ModelManifest::parse(&manifest).ok());
+            let manifest = manifest.filter(|manifest| manifest.sha256 == sha256_hex(text.as_bytes()));
+            (text, manifest, None, profile)
+        }
         Raw::Package(package) => {
             (package.model_text()?.to_owned(), package.manifest()?, package.self_test()?, profile_of(&package)?)
         }
@@ -90,8 +103,8 @@ fn is_of(profile: &ReferenceProfile, model: &LoadedModel, place: &Place) -> bool
 
 fn no_threshold(place: &Place) -> Error {
     Error::invalid(format!(
-        "it has no threshold: a model directory has one in tidemill.json, a text model has none; fix a number between 0 and 1 in the \
-         pipeline file with `models.{}.threshold`",
+        "it has no threshold: a model directory has one in tidemill.json, a text model on its own has none; fix a number between \
+         0 and 1 in the pipeline file with `models.{}.threshold`",
         place.champion.as_ref().unwrap_or(&place.slot)
     ))
 }

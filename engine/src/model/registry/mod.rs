@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::Folder;
-use crate::checkpoint::store::{absolute_uri, keep_environment, open_store};
+use crate::checkpoint::store::{absolute_uri, open_store};
 use crate::error::{Error, Result};
 use crate::model::package::Package;
 use crate::model::reference::{At, ModelReference, check_alias, check_name, check_version};
