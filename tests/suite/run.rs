@@ -9,6 +9,7 @@ mod crash;
 mod dead_letters;
 mod demo;
 mod explained;
+mod drift;
 mod fraud;
 mod generated;
 mod live;

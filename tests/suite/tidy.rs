@@ -109,6 +109,7 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/model/registry/folder/document.rs",
         "engine/src/observe/status.rs",
         "engine/src/observe/drift.rs",
+        "engine/src/observe/labels.rs",
         "engine/src/types/",
         "engine/src/sink/mod.rs",
     ];

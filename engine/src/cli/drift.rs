@@ -1,6 +1,7 @@
 //! `tidemill drift`: what a pipeline made of a stored period, held against what its models were trained on. Ends with 0 when
 //! somebody should act, with 99 when not. Connects to no broker, and writes nothing but its result.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,9 +15,12 @@ use crate::error::{Error, Result};
 use crate::model::Library;
 use crate::model::drift::{DriftSettings, DriftState, Verdict, WindowDrift};
 use crate::model::profile::{ReferenceProfile, SCORE};
-use crate::pipeline::settings::Pipeline;
+use crate::observe::labels::{LabelsStatus, QualityStatus};
+use crate::pipeline::settings::{LabelSide, Labels, Pipeline, Sink, SinkConnector, Source};
+use crate::replay::needed::needed;
 use crate::replay::{Input, Replay};
 use crate::runtime::drift::{DriftBoard, ModelVerdict, drift_settings};
+use crate::runtime::labels::{LabelBoard, with_label_sinks};
 use crate::runtime::tasks;
 
 /// Features of a window that a line shows.
@@ -71,17 +75,26 @@ pub(crate) fn run(arguments: &DriftArguments, environment: &Environment) -> Resu
     let input = |(source, uri): &(String, String)| Input { source: source.clone(), uri: uri.clone(), format: None };
     let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
     let named = arguments.reference.as_deref().map(|uri| named_reference(uri, environment)).transpose()?;
+    let (pipeline, labels) = with_labels(pipeline, &inputs);
+    let label_sides = label_sides(&pipeline);
     let mut board = None;
     let replay = Replay::open_observed(&pipeline, environment, &inputs, |models| {
         let made = Arc::new(board_for(&pipeline, models, named, settings, arguments, environment)?);
         board = Some(Arc::clone(&made));
         Ok(made)
     })?;
+    let board = board.ok_or_else(|| Error::internal("the replay asked for no board"))?;
+    let labels = labels.map(|labels| LabelBoard::new(&labels).within(board.period().clone()));
     let bar = progress_bar();
-    let counts = replay.run(|_, _| Ok(()), |progress| show_progress(&bar, progress));
+    let counts = replay.run(
+        |sink, rows| match (&labels, label_sides.get(&sink)) {
+            (Some(labels), Some(side)) => labels.write(*side, &rows),
+            _ => Ok(()),
+        },
+        |progress| show_progress(&bar, progress),
+    );
     bar.finish_and_clear();
     let counts = counts?;
-    let board = board.ok_or_else(|| Error::internal("the replay asked for no board"))?;
     let verdicts = board.verdicts();
     if verdicts.iter().all(|verdict| verdict.judged.as_ref().is_none_or(|(verdict, _)| verdict.windows.is_empty())) {
         return Err(Error::data(format!(
@@ -92,13 +105,15 @@ pub(crate) fn run(arguments: &DriftArguments, environment: &Environment) -> Resu
     }
     let acts =
         verdicts.iter().any(|verdict| matches!(&verdict.judged, Some((Verdict { state: DriftState::Act, .. }, _))));
+    let labels = labels.map(|labels| labels.report());
     let result = json!({
         "command": "drift",
         "drift": acts,
         "from": shown(board.period().start),
-        "models": verdicts.iter().map(as_json).collect::<Result<Vec<Value>>>()?,
+        "models": verdicts.iter().map(|verdict| as_json(&verdict.status())).collect::<Result<Vec<Value>>>()?,
+        "labels": labels.as_ref().map(as_json).transpose()?,
     });
-    let text: Vec<String> = verdicts.iter().map(table).collect();
+    let text: Vec<String> = verdicts.iter().map(table).chain(labels.as_ref().map(quality_table)).collect();
     print(&text.join("\n\n"));
     super::give_result(&result, arguments.json, arguments.result_file.as_deref())?;
     Ok(if acts { Outcome::Done } else { Outcome::NothingToDo })
@@ -188,8 +203,67 @@ fn named_for(profile: ReferenceProfile, models: &Models) -> Result<Vec<(String, 
     Ok(found)
 }
 
-fn as_json(verdict: &ModelVerdict) -> Result<Value> {
-    serde_json::to_value(verdict.status())
+/// The pipeline with the sinks of its labels, where it has labels and an input for them: then how good the scores were is part
+/// of the answer.
+fn with_labels(pipeline: Pipeline, inputs: &[Input]) -> (Pipeline, Option<Labels>) {
+    let with = with_label_sinks(&pipeline);
+    let has_input = |source: &Source| inputs.iter().any(|input| input.source == source.name);
+    match &with.labels {
+        Some(labels) if needed(&with).sources.iter().all(has_input) => {
+            // Of stored rows none is too many.
+            let labels = Labels { max_rows: usize::MAX, ..labels.clone() };
+            (with, Some(labels))
+        }
+        _ => (pipeline, None),
+    }
+}
+
+fn label_sides(pipeline: &Pipeline) -> BTreeMap<usize, LabelSide> {
+    let side = |(index, sink): (usize, &Sink)| match sink.connector {
+        SinkConnector::Labels(side) => Some((index, side)),
+        _ => None,
+    };
+    pipeline.sinks.iter().enumerate().filter_map(side).collect()
+}
+
+/// One line per model version and segment, and one for all.
+fn quality_table(labels: &LabelsStatus) -> String {
+    let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"));
+    let line = |group: &QualityStatus, name: &str| {
+        format!(
+            "{name:<30} {:>10} {:>8} {:>10} {:>9} {:>7} {:>7} {:>12}",
+            group.served,
+            group.alerts,
+            group.labelled,
+            share(group.precision),
+            share(group.recall),
+            share(group.pr_auc),
+            group.false_positives
+        )
+    };
+    let mut lines = vec![format!(
+        "{:<30} {:>10} {:>8} {:>10} {:>9} {:>7} {:>7} {:>12}",
+        "labels, by version and segment",
+        "served",
+        "alerts",
+        "labelled",
+        "precision",
+        "recall",
+        "PR-AUC",
+        "false alerts"
+    )];
+    let groups = labels.groups.iter().filter(|group| !group.model_version.is_empty() || !group.segment.is_empty());
+    lines.extend(groups.map(|group| line(group, &format!("{} {}", group.model_version, group.segment))));
+    lines.push(line(&labels.all, "all"));
+    lines.push(format!(
+        "{} labels found their rows, {} did not, {} wait for theirs",
+        labels.matched, labels.unmatched, labels.waiting
+    ));
+    lines.join("\n")
+}
+
+fn as_json(part: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(part)
         .map_err(|error| Error::internal("the result cannot be written as JSON").with_source(error))
 }
 

@@ -17,19 +17,17 @@ use crate::model::package::SelfTest;
 /// A model as it was read.
 #[derive(Debug)]
 pub(crate) enum Raw {
-    /// The text of a model in a file of its own.
-    Text(String, Beside),
+    /// The text of a model in a file of its own, and what stands beside it.
+    Text {
+        /// The model.
+        text: String,
+        /// The JSON file of the same name, if there is one.
+        manifest: Option<String>,
+        /// The reference profile.
+        profile: Option<ReferenceProfile>,
+    },
     /// A model directory.
     Package(Package),
-}
-
-/// What stands beside a model file.
-#[derive(Debug, Default)]
-pub(crate) struct Beside {
-    /// The text of the JSON file of its name.
-    pub(crate) manifest: Option<String>,
-    /// The reference profile.
-    pub(crate) profile: Option<ReferenceProfile>,
 }
 
 /// Who a model is, where a registry says so.
@@ -53,8 +51,8 @@ pub(crate) struct Candidate {
 /// Parses and checks what was read.
 pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate> {
     let (text, manifest, self_test, profile) = match raw {
-        Raw::Text(text, Beside { manifest, profile }) => {
-            // The file may be anything; it counts when it says that it is about this model.
+        // What stands beside it may be anything; it counts when it says that it is about this model.
+        Raw::Text { text, manifest, profile } => {
             let manifest = manifest.and_then(|manifest| ModelManifest::parse(&manifest).ok());
             let manifest = manifest.filter(|manifest| manifest.sha256 == sha256_hex(text.as_bytes()));
             (text, manifest, None, profile)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::TryStreamExt as _;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
-use super::candidate::{Beside, Candidate, Named, Raw, examine};
+use super::candidate::{Candidate, Named, Raw, examine};
 use super::manifest::ModelManifest;
 use super::package::{MANIFEST, MLMODEL, Package, REFERENCE_PROFILE, SELF_TEST};
 use super::place::Place;
@@ -83,7 +83,13 @@ impl Library {
     /// Reads what a look found.
     pub(crate) async fn fetch(&self, place: &Place, found: &Found) -> Result<(Raw, Named)> {
         match &found.version {
-            None => Ok((self.read(&place.uri).await?, Named::default())),
+            None => {
+                let mut raw = self.read(&place.uri).await?;
+                if let Raw::Text { profile, .. } = &mut raw {
+                    *profile = reference_beside(&place.uri, &|name| self.env.get(name).cloned()).await?;
+                }
+                Ok((raw, Named::default()))
+            }
             Some(version) => {
                 let package = self.registry()?.fetch(version, Fetch::Serving).await?;
                 let named = Named { version: Some(version.version.clone()), run_id: version.run_id.clone() };
@@ -130,14 +136,12 @@ impl Library {
                 check_size(file.size)?;
                 let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
                 let beside = ModelManifest::path_of(Path::new(path.as_ref()));
-                let manifest = match store.get(&object_store::path::Path::from(beside.to_string_lossy().as_ref())).await
-                {
+                let beside = match store.get(&object_store::path::Path::from(beside.to_string_lossy().as_ref())).await {
                     Ok(found) => String::from_utf8(found.bytes().await.map_err(unreadable)?.to_vec()).ok(),
                     Err(object_store::Error::NotFound { .. }) => None,
                     Err(other) => return Err(store_error("read", "what stands beside the model", other)),
                 };
-                let profile = reference_beside(uri, &|name| self.env.get(name).cloned()).await?;
-                Ok(Raw::Text(text(bytes.to_vec())?, Beside { manifest, profile }))
+                Ok(Raw::Text { text: text(bytes.to_vec())?, manifest: beside, profile: None })
             }
             None => read_directory(&store, &path, uri).await.map(Raw::Package),
         }
@@ -205,8 +209,8 @@ pub(crate) fn read_local(path: &Path) -> Result<Raw> {
     }
     let failed = |error: std::io::Error| Error::unavailable("the file cannot be read").with_source(error);
     check_size(std::fs::metadata(path).map_err(failed)?.len())?;
-    let manifest = std::fs::read_to_string(ModelManifest::path_of(path)).ok();
-    Ok(Raw::Text(text(std::fs::read(path).map_err(failed)?)?, Beside { manifest, profile: None }))
+    let beside = std::fs::read_to_string(ModelManifest::path_of(path)).ok();
+    Ok(Raw::Text { text: text(std::fs::read(path).map_err(failed)?)?, manifest: beside, profile: None })
 }
 
 fn check_size(size: u64) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod drift;
 pub mod evaluation;
 pub(crate) mod follow;
 pub mod gate;
+pub mod labels;
 pub(crate) mod library;
 pub mod manifest;
 pub mod package;

@@ -163,6 +163,7 @@ pub fn describe() {
     describe_counter!(name::REBALANCES, Unit::Count, "rebalances seen by a worker");
     describe_gauge!(name::BUILD_INFO, Unit::Count, "1, labelled with the version");
     super::drift::describe();
+    super::labels::describe();
     gauge!(name::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

@@ -3,6 +3,7 @@
 
 pub mod drift;
 pub mod http;
+pub mod labels;
 pub mod latency;
 pub mod logging;
 pub mod metrics;

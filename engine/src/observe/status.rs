@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::drift::DriftStatus;
+use super::labels::LabelsStatus;
 
 /// Version of the document.
 pub const STATUS_VERSION: u32 = 1;
@@ -33,6 +34,9 @@ pub struct Status {
     /// Drift of what each model serves.
     #[serde(default)]
     pub drift: Vec<DriftStatus>,
+    /// How good what was served is, where labels come.
+    #[serde(default)]
+    pub labels: Option<LabelsStatus>,
 }
 
 /// A model of the pipeline. A challenger that is not there has no version.
@@ -227,6 +231,11 @@ impl StatusBoard {
     /// Says how far what is served is from what the models were trained on.
     pub fn set_drift(&self, drift: Vec<DriftStatus>) {
         self.lock().drift = drift;
+    }
+
+    /// Says how good what was served is.
+    pub fn set_labels(&self, labels: LabelsStatus) {
+        self.lock().labels = Some(labels);
     }
 
     /// Says which models the pipeline has.

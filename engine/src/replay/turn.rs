@@ -9,7 +9,7 @@ use super::tally::{Counts, RejectedRecord, Rejections, Tally};
 use crate::decode::internal::Stamp;
 use crate::decode::{Decoder, Reason};
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{Pipeline, SinkConnector};
+use crate::pipeline::settings::{Pipeline, Sink, SinkConnector};
 use crate::plan::{Failure, Graph, Plan};
 use crate::sink::parquet::positions::{schema_with_positions, with_positions};
 use crate::source::files::{FileBlock, StoredBlock};
@@ -182,6 +182,8 @@ impl Inputs {
 pub(super) struct Outputs {
     /// Of each output the columns with positions, where it has them.
     with_positions: Vec<Option<SchemaRef>>,
+    /// Whether each output's rows are for the join of labels, which needs the hidden columns.
+    for_labels: Vec<bool>,
 }
 
 impl Outputs {
@@ -191,7 +193,11 @@ impl Outputs {
                 matches!(&pipeline.sinks[sink].connector, SinkConnector::Parquet(parquet) if parquet.has_positions);
             has_positions.then(|| schema_with_positions(&super::visible_schema(plan, sink)))
         });
-        Outputs { with_positions: with_positions.collect() }
+        let is_for_labels = |sink: &Sink| matches!(sink.connector, SinkConnector::Labels(_));
+        Outputs {
+            with_positions: with_positions.collect(),
+            for_labels: pipeline.sinks.iter().map(is_for_labels).collect(),
+        }
     }
 
     /// The columns of an output that has positions.
@@ -199,8 +205,12 @@ impl Outputs {
         self.with_positions[output].as_ref()
     }
 
-    /// Rows that came out of a graph without the hidden columns; with positions, where the output has them.
+    /// Rows that came out of a graph without the hidden columns, but for the join of labels; with positions, where the output has
+    /// them.
     pub(super) fn finish(&self, output: usize, batch: &RecordBatch, origin: &Origin<'_>) -> Result<RecordBatch> {
+        if self.for_labels[output] {
+            return Ok(batch.clone());
+        }
         let columns: Vec<usize> = (0..num_visible(batch)).collect();
         let visible =
             batch.project(&columns).map_err(|error| Error::internal("a batch lost its columns").with_source(error))?;

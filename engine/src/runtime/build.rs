@@ -12,6 +12,7 @@ use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::drift::{DriftBoard, drift_settings};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::following::Following;
+use super::labels::{self, LabelBoard};
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
 use super::models::{ModelSet, Offers, WorkerModels};
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     limit: StateLimit,
     /// What is counted of the served values.
     pub(crate) drift: Option<Arc<DriftBoard>>,
+    /// Where labels meet what was served.
+    pub(crate) labels: Option<Arc<LabelBoard>>,
     io: Handle,
     env: BTreeMap<String, String>,
 }
@@ -87,6 +90,8 @@ impl Shared {
         });
         let (mut started, drift, pipeline, plan) = planned(pipeline, env, &stores, io)?;
         positions::check(&pipeline, &plan)?;
+        labels::check_sinks(&pipeline, &plan)?;
+        let labels = pipeline.labels.as_ref().map(|labels| Arc::new(LabelBoard::new(labels)));
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
         if let Some(checkpoints) = &checkpoints {
@@ -98,7 +103,8 @@ impl Shared {
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
         let (io, env) = (io.clone(), env.clone());
-        let shared = Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, drift, io, env };
+        let shared =
+            Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, drift, labels, io, env };
         Ok((shared, followers))
     }
 
@@ -475,7 +481,10 @@ fn open_sink(
         (SinkConnector::Internal(internal), _) => {
             Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
         }
-        (SinkConnector::Labels(_), _) => Err(Error::internal("labels are joined by a run alone")),
+        (SinkConnector::Labels(side), _) => {
+            let board = shared.labels.as_ref().ok_or_else(|| Error::internal("a sink of labels without labels"))?;
+            Ok(board.sink(*side))
+        }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }
 }

@@ -17,6 +17,7 @@ use tidemill_udfs::functions::{LoadedModel, Models};
 use tidemill_udfs::scorer::{Column, Validity};
 use tokio_util::sync::CancellationToken;
 
+use super::labels::LabelBoard;
 use crate::model::drift::{
     ColumnDrift, DriftBins, DriftScratch, DriftSettings, DriftState, DriftWindows, Verdict, WindowDrift,
 };
@@ -83,13 +84,32 @@ pub fn drift_settings(drift: &Drift) -> DriftSettings {
     }
 }
 
-/// Reports until `stop`.
-pub(crate) async fn report_until(board: Arc<DriftBoard>, status: StatusBoard, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            () = tokio::time::sleep(REPORT_INTERVAL) => status.set_drift(board.report()),
+/// What is watched of the models of a run: their drift, and the labels that come.
+#[derive(Debug, Clone)]
+pub(crate) struct Watch {
+    pub(crate) drift: Option<Arc<DriftBoard>>,
+    pub(crate) labels: Option<Arc<LabelBoard>>,
+}
+
+impl Watch {
+    /// Sets metrics and status.
+    pub(crate) fn report(&self, status: &StatusBoard) {
+        if let Some(board) = &self.drift {
+            status.set_drift(board.report());
+        }
+        if let Some(board) = &self.labels {
+            status.set_labels(board.report());
+        }
+    }
+
+    /// Reports until `stop`.
+    pub(crate) async fn report_until(self, status: StatusBoard, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(REPORT_INTERVAL) => self.report(&status),
+            }
         }
     }
 }
@@ -273,8 +293,8 @@ fn column_status(column: &ColumnDrift) -> DriftColumnStatus {
 
 impl ScoreObserver for Observer {
     fn observe(&self, model: &str, features: &[ArrayRef], scores: &ArrayRef, event_times: &Int64Array) {
-        let Ok(slot) = self.models.slot(model) else { return };
-        let watched = self.board.watched(model, &slot.current());
+        let Some(serving) = self.models.slot(model).ok().and_then(|slot| slot.serving()) else { return };
+        let watched = self.board.watched(model, &serving);
         let Some((bins, windows)) = &watched.counted else { return };
         let wanted = &self.board.times;
         let columns: Option<Vec<Column<'_>>> = features.iter().chain([scores]).map(column).collect();

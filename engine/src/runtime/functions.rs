@@ -13,8 +13,8 @@ use datafusion::logical_expr::{
 };
 use tidemill_udfs::functions::{EXPLAIN_SCORE, Models, check_call, functions};
 
-use super::positions;
 use super::repartition::staged;
+use super::{labels, positions};
 use crate::error::Error;
 use crate::model::{self, Unread, places};
 use crate::pipeline::settings::Pipeline;
@@ -245,6 +245,7 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
         Plan::compile(&staged(pipeline, functions)?, functions)
     })?;
     positions::check(pipeline, &plan)?;
+    labels::check_sinks(&labels::with_label_sinks(pipeline), &plan)?;
     Ok(UnloadedPlan { plan, unread })
 }
 

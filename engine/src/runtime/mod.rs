@@ -10,6 +10,7 @@ pub mod drift;
 mod driver;
 mod following;
 mod functions;
+pub(crate) mod labels;
 mod limits;
 mod log_checks;
 mod models;

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use arrow::datatypes::SchemaRef;
 
+use super::labels::with_label_sinks;
 use crate::decode::internal::{can_be_key, unsupported};
 use crate::decode::table_schema;
 use crate::pipeline::settings::{
@@ -48,6 +49,7 @@ pub(crate) fn feeding_windows(staged: &Pipeline, plan: &Plan) -> BTreeSet<usize>
 
 /// `pipeline` in stages: as it is when nothing in it is repartitioned.
 pub(crate) fn staged(pipeline: &Pipeline, functions: &Functions) -> Result<Pipeline, Problems> {
+    let pipeline = &with_label_sinks(pipeline);
     let mut stages =
         Stages { pipeline: Pipeline { sources: Vec::new(), views: Vec::new(), ..pipeline.clone() }, sinks: Vec::new() };
     for source in &pipeline.sources {

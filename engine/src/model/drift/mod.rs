@@ -2,6 +2,9 @@
 //! Counting allocates nothing; judging is pure. It alarms only when a feature or the score is far in several windows that
 //! follow each other, each with enough rows from enough of the day: a part of a day, or a handful of rows, differ by themselves.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
