@@ -87,7 +87,7 @@ class Environment(unittest.TestCase):
         settings = Settings.of({"TIDEMILL_RUNNER": "ssh", "TIDEMILL_DAYS": "0", "TIDEMILL_ALERTS_PER_DAY": "many", "TIDEMILL_WORK": "/dev/null/runs"})
         problems = "\n".join([*settings.problems, *settings.missing_here()])
         self.assertIn("TIDEMILL_RUNNER: expected one of bash, docker, kubernetes; found 'ssh'", problems)
-        for name in ("TIDEMILL_DAYS", "TIDEMILL_ALERTS_PER_DAY", "TIDEMILL_HISTORY", "TIDEMILL_REGISTRY", "TIDEMILL_BIN", "TIDEMILL_PIPELINE", "TIDEMILL_WORK"):
+        for name in ("TIDEMILL_DAYS", "TIDEMILL_ALERTS_PER_DAY", "TIDEMILL_HISTORY", "TIDEMILL_BIN", "TIDEMILL_PIPELINE", "TIDEMILL_WORK"):
             self.assertIn(f"{name}: expected", problems)
 
     def test_a_runner_without_its_package_is_a_problem_and_not_an_import_error(self) -> None:

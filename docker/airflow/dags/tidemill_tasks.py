@@ -49,7 +49,6 @@ class Settings:
     pipeline: str
     source: str
     history: str
-    registry: str | None
     model: str
     features_view: str
     work: str
@@ -97,15 +96,12 @@ class Settings:
         history = text("TIDEMILL_HISTORY")
         if not history:
             problems.append("TIDEMILL_HISTORY: expected where the stored history is, such as s3://lake/transactions/; it is not set")
-        if not text("TIDEMILL_REGISTRY") and not text("MLFLOW_TRACKING_URI"):
-            problems.append("TIDEMILL_REGISTRY: expected a folder, s3://... or http://...; neither it nor MLFLOW_TRACKING_URI is set")
         return cls(
             runner=runner,
             program=text("TIDEMILL_BIN", "tidemill"),
             pipeline=text("TIDEMILL_PIPELINE", "/opt/tidemill/pipelines/fraud.yaml"),
             source=text("TIDEMILL_SOURCE", "transactions"),
             history=history or "",
-            registry=text("TIDEMILL_REGISTRY"),
             model=text("TIDEMILL_MODEL_NAME", "fraud"),
             features_view=text("TIDEMILL_FEATURES_VIEW", "features"),
             work=text("TIDEMILL_WORK", "/opt/tidemill/runs"),
@@ -139,10 +135,6 @@ class Settings:
 
     def input(self) -> str:
         return f"{self.source}={self.history}"
-
-    def registry_option(self) -> list[str]:
-        """Without it the program itself looks for MLFLOW_TRACKING_URI."""
-        return ["--registry", self.registry] if self.registry else []
 
 
 def has_package(name: str) -> bool:
