@@ -60,7 +60,7 @@ class Training(unittest.TestCase):
                 f"check {pipeline}",
                 f"model list {registry}",
                 f"replay {pipeline} --input {history} --view features --output {of_run}/features",
-                f"train {pipeline} --input {history} --run {slug} --output {of_run}/model --model fraud --register --json",
+                f"train {pipeline} --input {history} --run {slug} --output {of_run}/model --register --json",
                 f"model gate fraud --version 7 {registry} --json",
                 f"model promote fraud --version 7 {registry} --json",
             ],
@@ -78,7 +78,7 @@ class Training(unittest.TestCase):
         reason = "PR-AUC 0.70 is below 0.81 of the champion"
         self.assertEqual(run.answers["gate"], {"passed": False, "reasons": [reason]})
         self.assertIn(reason, "\n".join(log.output))
-        self.assertEqual([(told["event"], told["model"], told["answer"]["reasons"]) for told in TOLD], [("rejected", "fraud", [reason])])
+        self.assertEqual([(told["event"], told["dag"], told["answer"]["reasons"]) for told in TOLD], [("rejected", "fraud_training", [reason])])
         self.assertFalse([call for call in self.world.calls() if "promote" in call])
 
     def test_a_person_may_keep_a_good_model_from_serving_and_choose_days_and_budget(self) -> None:

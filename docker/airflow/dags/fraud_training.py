@@ -17,7 +17,9 @@ from tidemill_tasks import DRIFT, FILTERS, Settings, command, notify, validate
 settings = Settings.of(os.environ)
 
 RUN = "{{ run_id | slug }}"
-VERSION = '{{ ti.xcom_pull(task_ids="train")["version"] | slug }}'
+# What `train` has registered: the model's name and the number of its version.
+MODEL = '{{ ti.xcom_pull(task_ids="train")["registered"]["name"] | slug }}'
+VERSION = '{{ ti.xcom_pull(task_ids="train")["registered"]["version"] | slug }}'
 RUNS = f"{settings.work}/fraud_training"
 # What the form of a run asks for; the pipeline file takes both from the environment. The same run asks for the same days again.
 FROM_PARAMS = {
@@ -69,10 +71,7 @@ with DAG(
     train = command(
         settings,
         "train",
-        [
-            *["train", settings.pipeline, "--input", settings.input(), "--run", RUN, "--output", f"{RUNS}/{RUN}/model"],
-            *["--model", settings.model, "--register"],
-        ],
+        ["train", settings.pipeline, "--input", settings.input(), "--run", RUN, "--output", f"{RUNS}/{RUN}/model", "--register"],
         answers=True,
         environment=FROM_PARAMS,
         execution_timeout=timedelta(hours=2),
@@ -80,7 +79,7 @@ with DAG(
     gate = command(
         settings,
         "gate",
-        ["model", "gate", settings.model, "--version", VERSION, *REGISTRY],
+        ["model", "gate", MODEL, "--version", VERSION, *REGISTRY],
         answers=True,
         environment=FROM_PARAMS,
         retries=0,
@@ -93,9 +92,7 @@ with DAG(
         """`promote` of the run's form: a person may want to look first."""
         return params["promote"]
 
-    promote = command(
-        settings, "promote", ["model", "promote", settings.model, "--version", VERSION, *REGISTRY], answers=True, retries=0
-    )
+    promote = command(settings, "promote", ["model", "promote", MODEL, "--version", VERSION, *REGISTRY], answers=True, retries=0)
     # The files of this run stay for a look until the next one; its model is in the registry. Only names of runs, only two levels down.
     clean_up = command(
         settings,

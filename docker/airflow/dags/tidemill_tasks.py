@@ -49,7 +49,6 @@ class Settings:
     pipeline: str
     source: str
     history: str
-    model: str
     features_view: str
     work: str
     days: int
@@ -102,7 +101,6 @@ class Settings:
             pipeline=text("TIDEMILL_PIPELINE", "/opt/tidemill/pipelines/fraud.yaml"),
             source=text("TIDEMILL_SOURCE", "transactions"),
             history=history or "",
-            model=text("TIDEMILL_MODEL_NAME", "fraud"),
             features_view=text("TIDEMILL_FEATURES_VIEW", "features"),
             work=text("TIDEMILL_WORK", "/opt/tidemill/runs"),
             days=positive("TIDEMILL_DAYS", 90),
@@ -205,7 +203,7 @@ def notify(settings: Settings, event: str):
         answer = ti.xcom_pull(task_ids=ti.task_id, key="return_value") if ti else None
         if ti and answer is None:
             return
-        told = {"event": event, "dag": context["dag"].dag_id, "run": context["run_id"], "model": settings.model, "answer": answer}
+        told = {"event": event, "dag": context["dag"].dag_id, "run": context["run_id"], "answer": answer}
         log.warning("tidemill: %s", json.dumps(told, sort_keys=True))
         if settings.notify:
             import_string(settings.notify)(told)
