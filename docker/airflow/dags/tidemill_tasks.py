@@ -203,7 +203,7 @@ def notify(settings: Settings, event: str):
         answer = ti.xcom_pull(task_ids=ti.task_id, key="return_value") if ti else None
         if ti and answer is None:
             return
-        told = {"event": event, "dag": context["dag"].dag_id, "run": context["run_id"], "answer": answer}
+        told = {"event": event, "dag": context["dag"].dag_id, "run": context["run_id"], "reason": context.get("reason"), "answer": answer}
         log.warning("tidemill: %s", json.dumps(told, sort_keys=True))
         if settings.notify:
             import_string(settings.notify)(told)

@@ -2,12 +2,13 @@
 //! successors. A model in a file of its own has its content's hash as version. The scorer itself is in `tidemill-udfs`.
 
 pub(crate) mod candidate;
+pub mod evaluation;
 pub(crate) mod follow;
 pub(crate) mod library;
 pub mod manifest;
 pub mod package;
 pub(crate) mod place;
-pub(crate) mod quality;
+pub mod profile;
 pub mod reference;
 pub mod registry;
 

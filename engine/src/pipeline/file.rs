@@ -3,6 +3,7 @@
 
 mod model;
 mod repartition;
+mod training;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::model::{ModelFile, Reload};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
+pub(super) use self::training::{ImbalanceFile, ThresholdFile, TrainingFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
     ten_seconds, two_hours,
@@ -58,6 +60,8 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+    /// How `tidemill train` makes a model. Nothing else reads it.
+    pub(super) training: Option<TrainingFile>,
 }
 
 /// A source and the table that its records become.

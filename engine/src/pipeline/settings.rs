@@ -1,6 +1,8 @@
 //! A validated pipeline: settings that cannot be wrong in themselves. Data only, never a client. What the file said and
 //! where it stood is `file.rs`'s business.
 
+mod training;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
+pub use self::training::{Boundary, Imbalance, Training, TreeParameters};
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.
@@ -37,6 +40,8 @@ pub struct Pipeline {
     pub run: RunSettings,
     /// Where metrics, health and status are served; `None` when switched off.
     pub http: Option<SocketAddr>,
+    /// How `tidemill train` makes a model.
+    pub training: Option<Training>,
 }
 
 /// A source and the table that its records become.

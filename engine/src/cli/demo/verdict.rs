@@ -15,8 +15,8 @@ use tidemill_udfs::scorer::Model;
 
 use super::model::Ready;
 use crate::error::{Error, Result};
-use crate::model::manifest::{ModelManifest, Quality};
-use crate::model::quality;
+use crate::model::evaluation::{Quality, quality};
+use crate::model::manifest::{MODEL_FILE, ModelManifest};
 use crate::pipeline::settings::{ParquetSink, Pipeline, Place, Sink, SinkConnector, SqlText};
 use crate::plan::{Call, CallCheck, Refusal};
 use crate::runtime::plan_untrained;
@@ -90,7 +90,7 @@ pub(super) fn history(pipeline: &Pipeline) -> Result<Vec<String>> {
 
 /// Reads what the sink wrote and judges it.
 pub(super) fn judge(folder: &Path, model: &Ready, history: &[String]) -> Result<Verdict> {
-    let text = std::fs::read_to_string(&model.path)
+    let text = std::fs::read_to_string(model.path.join(MODEL_FILE))
         .map_err(|error| Error::unavailable(format!("{} cannot be read", model.path.display())).with_source(error))?;
     let scorer = Model::parse(&text)
         .map_err(|error| Error::data(format!("{} is not a model: {error}", model.path.display())))?;
@@ -111,8 +111,8 @@ pub(super) fn judge(folder: &Path, model: &Ready, history: &[String]) -> Result<
         labels.extend(numbers(&column(LABEL)?)?.into_iter().map(|label| label > 0.5));
     }
     Ok(Verdict {
-        served: quality::quality(&served, &labels, model.manifest.threshold),
-        with_constants: quality::quality(&with_constants, &labels, model.manifest.threshold),
+        served: quality(&served, &labels, model.manifest.threshold),
+        with_constants: quality(&with_constants, &labels, model.manifest.threshold),
         num_features: features.len(),
         num_history: features.iter().filter(|name| history.contains(name)).count(),
     })

@@ -6,6 +6,7 @@ mod model;
 mod output;
 mod repartition;
 mod source;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,6 +61,7 @@ impl Validator<'_> {
             },
             run: self.run(file),
             http: file.http.listen.0.0,
+            training: file.training.as_ref().map(|training| self.training(training, file)),
             sources,
         };
         self.name_clashes();
