@@ -66,12 +66,11 @@ class Structure(unittest.TestCase):
         self.assertEqual([task for task in ORDER if self.training.get_task(task).is_setup], ORDER[:3])
 
     def test_schedules_and_names_come_from_the_environment(self) -> None:
-        dags = load(TIDEMILL_TRAINING_SCHEDULE="30 1 * * *", TIDEMILL_MODEL_NAME="cards", TIDEMILL_SOURCE="payments", TIDEMILL_DAYS="7")
+        dags = load(TIDEMILL_TRAINING_SCHEDULE="30 1 * * *", TIDEMILL_SOURCE="payments", TIDEMILL_DAYS="7")
         training = dags["fraud_training"]
         self.assertEqual(training.timetable.timetable.expression, "30 1 * * *")
         self.assertEqual(training.params["days"], 7)
         self.assertIn("payments=/", training.get_task("train").bash_command)
-        self.assertIn("model promote cards ", training.get_task("promote").bash_command)
 
     def test_no_runner_is_imported_that_is_not_used(self) -> None:
         script = "import harness, sys; harness.load(); print([m for m in sys.modules if m.startswith('airflow.providers.') and 'operators' in m])"
@@ -87,7 +86,7 @@ class Environment(unittest.TestCase):
         settings = Settings.of({"TIDEMILL_RUNNER": "ssh", "TIDEMILL_DAYS": "0", "TIDEMILL_ALERTS_PER_DAY": "many", "TIDEMILL_WORK": "/dev/null/runs"})
         problems = "\n".join([*settings.problems, *settings.missing_here()])
         self.assertIn("TIDEMILL_RUNNER: expected one of bash, docker, kubernetes; found 'ssh'", problems)
-        for name in ("TIDEMILL_DAYS", "TIDEMILL_ALERTS_PER_DAY", "TIDEMILL_HISTORY", "TIDEMILL_REGISTRY", "TIDEMILL_BIN", "TIDEMILL_PIPELINE", "TIDEMILL_WORK"):
+        for name in ("TIDEMILL_DAYS", "TIDEMILL_ALERTS_PER_DAY", "TIDEMILL_HISTORY", "TIDEMILL_BIN", "TIDEMILL_PIPELINE", "TIDEMILL_WORK"):
             self.assertIn(f"{name}: expected", problems)
 
     def test_a_runner_without_its_package_is_a_problem_and_not_an_import_error(self) -> None:
@@ -140,7 +139,7 @@ class Docker(unittest.TestCase):
     def test_a_step_is_a_container_that_has_the_secrets_and_shows_none(self) -> None:
         training = load(**self.VARIABLES)["fraud_training"]
         gate = training.get_task("gate")
-        self.assertEqual((gate.image, gate.entrypoint[0], gate.command[:3], gate.command[-1]), ("tidemill:1", str(harness.DOUBLE), ["model", "gate", "fraud"], "--json"))
+        self.assertEqual((gate.image, gate.entrypoint[0], gate.command[:2], gate.command[-1]), ("tidemill:1", str(harness.DOUBLE), ["model", "gate"], "--json"))
         self.assertEqual([(m["Source"], m["Target"], m["Type"], m["ReadOnly"]) for m in gate.mounts], [
             ("/srv/pipelines", "/opt/tidemill/pipelines", "bind", True),
             ("runs", "/opt/tidemill/runs", "volume", False),

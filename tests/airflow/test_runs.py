@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import unittest
+from datetime import datetime, timedelta, timezone
 
 from airflow.models.asset import AssetEvent
 from airflow.utils.session import create_session
@@ -49,8 +50,8 @@ class Training(unittest.TestCase):
             folder.mkdir(parents=True)
         run = self.run_training()
         self.assert_states(run, "success")
-        registry = f"--registry {self.world.folder}/registry"
         pipeline, history = f"{self.world.folder}/fraud.yaml", f"transactions={self.world.folder}/history"
+        registry = f"--pipeline {pipeline}"
         slug = run.run_id.replace(":", "-").replace("+", "-")
         of_run = f"{self.world.folder}/work/fraud_training/{slug}"
         self.assertEqual(
@@ -59,7 +60,7 @@ class Training(unittest.TestCase):
                 f"check {pipeline}",
                 f"model list {registry}",
                 f"replay {pipeline} --input {history} --view features --output {of_run}/features",
-                f"train {pipeline} --input {history} --run {slug} --output {of_run}/model --model fraud --register {registry} --json",
+                f"train {pipeline} --input {history} --run {slug} --output {of_run}/model --register --json",
                 f"model gate fraud --version 7 {registry} --json",
                 f"model promote fraud --version 7 {registry} --json",
             ],
@@ -77,14 +78,18 @@ class Training(unittest.TestCase):
         reason = "PR-AUC 0.70 is below 0.81 of the champion"
         self.assertEqual(run.answers["gate"], {"passed": False, "reasons": [reason]})
         self.assertIn(reason, "\n".join(log.output))
-        self.assertEqual([(told["event"], told["model"], told["answer"]["reasons"]) for told in TOLD], [("rejected", "fraud", [reason])])
+        self.assertEqual([(told["event"], told["dag"], told["answer"]["reasons"]) for told in TOLD], [("rejected", "fraud_training", [reason])])
         self.assertFalse([call for call in self.world.calls() if "promote" in call])
 
     def test_a_person_may_keep_a_good_model_from_serving_and_choose_days_and_budget(self) -> None:
         run = self.run_training({"promote": False, "days": 30, "alerts_per_day": 5})
         self.assert_states(run, "success", skipped=["promote"])
+        from_day = (datetime.now(timezone.utc) - timedelta(days=30)).date()
         environment = self.world.calls_file.with_name("calls.environment").read_text().splitlines()
-        self.assertEqual([line for line in environment if "days=30 alerts=5" not in line], ["check: days= alerts=", "list: days= alerts="])
+        training = [line for line in environment if line.split(":")[0] in ("replay", "train", "gate")]
+        self.assertEqual(len(training), 3)
+        for line in training:
+            self.assertRegex(line, rf": from={from_day}T\d\d:\d\d:\d\dZ alerts=5$")
 
     def test_a_broken_environment_fails_before_anything_runs(self) -> None:
         run = self.run_training(TIDEMILL_HISTORY="", TIDEMILL_RUNNER="ssh")

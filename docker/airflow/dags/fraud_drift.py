@@ -32,7 +32,7 @@ with DAG(
     validate(settings) >> command(
         settings,
         "drift",
-        ["drift", settings.pipeline, "--input", settings.input(), *settings.registry_option()],
+        ["drift", settings.pipeline, "--input", settings.input()],
         answers=True,
         outlets=[DRIFT],
         execution_timeout=timedelta(hours=1),

@@ -17,13 +17,17 @@ from tidemill_tasks import DRIFT, FILTERS, Settings, command, notify, validate
 settings = Settings.of(os.environ)
 
 RUN = "{{ run_id | slug }}"
-VERSION = '{{ ti.xcom_pull(task_ids="train")["version"] | slug }}'
+# What `train` has registered: the model's name and the number of its version.
+MODEL = '{{ ti.xcom_pull(task_ids="train")["registered"]["name"] | slug }}'
+VERSION = '{{ ti.xcom_pull(task_ids="train")["registered"]["version"] | slug }}'
 RUNS = f"{settings.work}/fraud_training"
-# What the form of a run asks for; the pipeline file takes both from the environment.
+# What the form of a run asks for; the pipeline file takes both from the environment. The same run asks for the same days again.
 FROM_PARAMS = {
-    "TIDEMILL_TRAINING_DAYS": "{{ params.days | int }}",
+    "TIDEMILL_TRAIN_FROM": '{{ (dag_run.run_after - macros.timedelta(days=params.days | int)).strftime("%Y-%m-%dT%H:%M:%SZ") }}',
     "TIDEMILL_ALERTS_PER_DAY": "{{ params.alerts_per_day | int }}",
 }
+# The registry that the pipeline file names, or the environment: the one that serving follows.
+REGISTRY = ["--pipeline", settings.pipeline]
 
 with DAG(
     dag_id="fraud_training",
@@ -54,7 +58,7 @@ with DAG(
     with TaskGroup("validate_environment", prefix_group_id=False):
         validate_settings = validate(settings)
         validate_pipeline = command(settings, "validate_pipeline", ["check", settings.pipeline], retries=0)
-        validate_registry = command(settings, "validate_registry", ["model", "list", *settings.registry_option()], retries=0)
+        validate_registry = command(settings, "validate_registry", ["model", "list", *REGISTRY], retries=0)
         validate_settings >> validate_pipeline >> validate_registry
 
     replay_features = command(
@@ -67,10 +71,7 @@ with DAG(
     train = command(
         settings,
         "train",
-        [
-            *["train", settings.pipeline, "--input", settings.input(), "--run", RUN, "--output", f"{RUNS}/{RUN}/model"],
-            *["--model", settings.model, "--register", *settings.registry_option()],
-        ],
+        ["train", settings.pipeline, "--input", settings.input(), "--run", RUN, "--output", f"{RUNS}/{RUN}/model", "--register"],
         answers=True,
         environment=FROM_PARAMS,
         execution_timeout=timedelta(hours=2),
@@ -78,7 +79,7 @@ with DAG(
     gate = command(
         settings,
         "gate",
-        ["model", "gate", settings.model, "--version", VERSION, *settings.registry_option()],
+        ["model", "gate", MODEL, "--version", VERSION, *REGISTRY],
         answers=True,
         environment=FROM_PARAMS,
         retries=0,
@@ -91,9 +92,7 @@ with DAG(
         """`promote` of the run's form: a person may want to look first."""
         return params["promote"]
 
-    promote = command(
-        settings, "promote", ["model", "promote", settings.model, "--version", VERSION, *settings.registry_option()], answers=True, retries=0
-    )
+    promote = command(settings, "promote", ["model", "promote", MODEL, "--version", VERSION, *REGISTRY], answers=True, retries=0)
     # The files of this run stay for a look until the next one; its model is in the registry. Only names of runs, only two levels down.
     clean_up = command(
         settings,

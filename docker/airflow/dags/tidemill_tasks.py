@@ -49,8 +49,6 @@ class Settings:
     pipeline: str
     source: str
     history: str
-    registry: str | None
-    model: str
     features_view: str
     work: str
     days: int
@@ -97,16 +95,12 @@ class Settings:
         history = text("TIDEMILL_HISTORY")
         if not history:
             problems.append("TIDEMILL_HISTORY: expected where the stored history is, such as s3://lake/transactions/; it is not set")
-        if not text("TIDEMILL_REGISTRY") and not text("MLFLOW_TRACKING_URI"):
-            problems.append("TIDEMILL_REGISTRY: expected a folder, s3://... or http://...; neither it nor MLFLOW_TRACKING_URI is set")
         return cls(
             runner=runner,
             program=text("TIDEMILL_BIN", "tidemill"),
             pipeline=text("TIDEMILL_PIPELINE", "/opt/tidemill/pipelines/fraud.yaml"),
             source=text("TIDEMILL_SOURCE", "transactions"),
             history=history or "",
-            registry=text("TIDEMILL_REGISTRY"),
-            model=text("TIDEMILL_MODEL_NAME", "fraud"),
             features_view=text("TIDEMILL_FEATURES_VIEW", "features"),
             work=text("TIDEMILL_WORK", "/opt/tidemill/runs"),
             days=positive("TIDEMILL_DAYS", 90),
@@ -139,10 +133,6 @@ class Settings:
 
     def input(self) -> str:
         return f"{self.source}={self.history}"
-
-    def registry_option(self) -> list[str]:
-        """Without it the program itself looks for MLFLOW_TRACKING_URI."""
-        return ["--registry", self.registry] if self.registry else []
 
 
 def has_package(name: str) -> bool:
@@ -213,7 +203,7 @@ def notify(settings: Settings, event: str):
         answer = ti.xcom_pull(task_ids=ti.task_id, key="return_value") if ti else None
         if ti and answer is None:
             return
-        told = {"event": event, "dag": context["dag"].dag_id, "run": context["run_id"], "model": settings.model, "answer": answer}
+        told = {"event": event, "dag": context["dag"].dag_id, "run": context["run_id"], "reason": context.get("reason"), "answer": answer}
         log.warning("tidemill: %s", json.dumps(told, sort_keys=True))
         if settings.notify:
             import_string(settings.notify)(told)
