@@ -57,8 +57,6 @@ pub(crate) fn run(_: &TrainArguments, _: &Environment) -> Result<()> {
 
 #[cfg(feature = "lightgbm")]
 pub(crate) use with_lightgbm::run;
-#[cfg(feature = "lightgbm")]
-pub(super) use with_lightgbm::{report, train_to};
 
 #[cfg(feature = "lightgbm")]
 mod with_lightgbm {
@@ -192,25 +190,8 @@ mod with_lightgbm {
         bar.set_message(message);
     }
 
-    /// Trains on the inputs, with these settings in place of the file's, and writes the model directory.
-    pub(crate) fn train_to(
-        pipeline: &Pipeline,
-        environment: &Environment,
-        inputs: &[Input],
-        training: &Training,
-        champion: Option<&Champion>,
-        output: &Path,
-    ) -> Result<ModelManifest> {
-        check_output(output)?;
-        let request =
-            Request { pipeline, training, environment, inputs, run: None, champion, num_threads: default_workers() };
-        let trained = train(&request, &|_| {})?;
-        write(&trained.package, output)?;
-        Ok(trained.manifest)
-    }
-
     /// What a person wants to know of a new model.
-    pub(crate) fn report(manifest: &ModelManifest, output: &Path) -> String {
+    fn report(manifest: &ModelManifest, output: &Path) -> String {
         let figure = |name: &str| manifest.metrics.get(name).copied().unwrap_or(f64::NAN);
         let part = |part: &Part| {
             format!("{} rows, {} positive, {} until {}", HumanCount(part.rows), part.positives, part.from, part.until)

@@ -47,11 +47,6 @@ impl Ready {
         let promotion = self.registry.promote(MODEL, CHAMPION, number, chrono::Utc::now(), true);
         self.io.block_on(promotion).map(|_| ())
     }
-
-    /// The version of this number.
-    pub(super) fn version(&self, number: &str) -> Option<&Version> {
-        self.versions.iter().find(|version| version.number == number)
-    }
 }
 
 /// The kept models, if they are there and fit the SQL, or new ones.
