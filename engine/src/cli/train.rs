@@ -71,10 +71,9 @@ mod with_lightgbm {
     use super::*;
     use crate::cli::{give_result, load, print};
     use crate::model::manifest::{ModelManifest, Part};
-    use crate::pipeline::settings::{Pipeline, Training};
     use crate::replay::{Input, default_workers};
     use crate::runtime::clock;
-    use crate::train::{Champion, Request, Step, Trained, check_output, train, training_of, write};
+    use crate::train::{Request, Step, Trained, check_output, train, training_of, write};
 
     pub(crate) fn run(arguments: &TrainArguments, environment: &Environment) -> Result<()> {
         let started = clock::wall_millis();
