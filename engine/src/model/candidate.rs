@@ -10,13 +10,14 @@ use super::place::Place;
 use super::{VERSION_DIGITS, package::Package};
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
+use crate::model::manifest::ModelManifest;
 use crate::model::package::SelfTest;
 
 /// A model as it was read.
 #[derive(Debug)]
 pub(crate) enum Raw {
-    /// The text of a model in a file of its own.
-    Text(String),
+    /// The text of a model in a file of its own, and that of the JSON file beside it, if there is one.
+    Text(String, Option<String>),
     /// A model directory.
     Package(Package),
 }
@@ -40,7 +41,12 @@ pub(crate) struct Candidate {
 /// Parses and checks what was read.
 pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate> {
     let (text, manifest, self_test) = match raw {
-        Raw::Text(text) => (text, None, None),
+        // What stands beside it may be anything; it counts when it says that it is about this model.
+        Raw::Text(text, beside) => {
+            let manifest = beside.and_then(|beside| ModelManifest::parse(&beside).ok());
+            let manifest = manifest.filter(|manifest| manifest.sha256 == sha256_hex(text.as_bytes()));
+            (text, manifest, None)
+        }
         Raw::Package(package) => (package.model_text()?.to_owned(), package.manifest()?, package.self_test()?),
     };
     let own = manifest.as_ref().map(|manifest| manifest.threshold);
@@ -67,8 +73,8 @@ pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate
 
 fn no_threshold(place: &Place) -> Error {
     Error::invalid(format!(
-        "it has no threshold: a model directory has one in tidemill.json, a text model has none; fix a number between 0 and 1 in the \
-         pipeline file with `models.{}.threshold`",
+        "it has no threshold: a model directory has one in tidemill.json, a text model on its own has none; fix a number between \
+         0 and 1 in the pipeline file with `models.{}.threshold`",
         place.champion.as_ref().unwrap_or(&place.slot)
     ))
 }

@@ -9,6 +9,7 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
 use super::candidate::{Candidate, Named, Raw, examine};
+use super::manifest::ModelManifest;
 use super::package::{MANIFEST, MLMODEL, Package, SELF_TEST};
 use super::place::Place;
 use super::registry::{Fetch, ModelVersion, Registry};
@@ -128,7 +129,13 @@ impl Library {
             Some(file) => {
                 check_size(file.size)?;
                 let bytes = store.get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
-                text(bytes.to_vec()).map(Raw::Text)
+                let beside = ModelManifest::path_of(Path::new(path.as_ref()));
+                let beside = match store.get(&object_store::path::Path::from(beside.to_string_lossy().as_ref())).await {
+                    Ok(found) => String::from_utf8(found.bytes().await.map_err(unreadable)?.to_vec()).ok(),
+                    Err(object_store::Error::NotFound { .. }) => None,
+                    Err(other) => return Err(store_error("read", "what stands beside the model", other)),
+                };
+                Ok(Raw::Text(text(bytes.to_vec())?, beside))
             }
             None => read_directory(&store, &path, uri).await.map(Raw::Package),
         }
@@ -196,7 +203,8 @@ pub(crate) fn read_local(path: &Path) -> Result<Raw> {
     }
     let failed = |error: std::io::Error| Error::unavailable("the file cannot be read").with_source(error);
     check_size(std::fs::metadata(path).map_err(failed)?.len())?;
-    text(std::fs::read(path).map_err(failed)?).map(Raw::Text)
+    let beside = std::fs::read_to_string(ModelManifest::path_of(path)).ok();
+    Ok(Raw::Text(text(std::fs::read(path).map_err(failed)?)?, beside))
 }
 
 fn check_size(size: u64) -> Result<()> {

@@ -47,8 +47,14 @@ pub(crate) async fn load(library: &Library, models: &[settings::Model]) -> Resul
                 None
             }
         };
-        insert(&mut loaded, &place, candidate.map(|candidate| candidate.model))
-            .map_err(|error| place.context(error))?;
+        let model = candidate.map(|candidate| candidate.model);
+        match insert(&mut loaded, &place, model).map_err(|error| place.context(error)) {
+            Err(error) if place.champion.is_some() => {
+                tracing::warn!(model = place.slot, %error, "the challenger is not like its champion; its scores are null");
+                insert(&mut loaded, &place, None)?;
+            }
+            inserted => inserted?,
+        }
     }
     Ok(loaded)
 }

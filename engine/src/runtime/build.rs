@@ -81,10 +81,7 @@ impl Shared {
             let env = env.clone();
             move |name| env.get(name).cloned()
         });
-        let mut started = start_models(pipeline, env, &stores, io)?;
-        let functions = functions::loaded(&started.models);
-        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
-        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
+        let (mut started, pipeline, plan) = planned(pipeline, env, &stores, io)?;
         positions::check(&pipeline, &plan)?;
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
@@ -133,10 +130,31 @@ impl Shared {
     }
 }
 
-fn start_models(pipeline: &Pipeline, env: &BTreeMap<String, String>, stores: &Stores, io: &Handle) -> Result<Started> {
+/// The models of the start, the pipeline in stages, and its plan. Where the SQL does not take the models that their places mean
+/// now, it is tried with those that served last: an alias that was moved to a wrong model keeps no restart down.
+fn planned(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    stores: &Stores,
+    io: &Handle,
+) -> Result<(Started, Pipeline, Plan)> {
     let library = Library::open(pipeline, env)?;
     let folder = pipeline.checkpoint.as_ref().map(|checkpoint| stores.open(&checkpoint.path)).transpose()?;
-    io.block_on(starting::start(pipeline, &library, folder.as_ref()))
+    let plan = |started: Started| {
+        let functions = functions::loaded(&started.models);
+        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
+        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
+        Ok((started, pipeline, plan))
+    };
+    let started = io.block_on(starting::start(pipeline, &library, folder.as_ref(), None))?;
+    let has_read = started.has_read();
+    plan(started).or_else(|error: Error| {
+        if !has_read {
+            return Err(error);
+        }
+        let before = io.block_on(starting::start(pipeline, &library, folder.as_ref(), Some(&error)));
+        before.and_then(plan).map_err(|_| error)
+    })
 }
 
 /// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.

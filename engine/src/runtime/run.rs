@@ -132,6 +132,9 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
             metrics::ModelMetrics::new(name).in_use(&model, 1.0);
         }
     }
+    for model in status.read().models.iter().filter(|model| model.refused.is_some()) {
+        metrics::ModelMetrics::new(&model.name).refused.increment(1);
+    }
     let stop = CancellationToken::new();
     let latency = Latency::default();
     let mut background = vec![tasks::spawn(io.handle(), http::upkeep(recorder.clone(), stop.child_token()))];
