@@ -8,5 +8,6 @@ mod commands;
 mod files_source;
 mod harness;
 mod kafka;
+mod models;
 mod run;
 mod tidy;

@@ -17,6 +17,7 @@ mod demo;
 mod drift;
 mod explain;
 mod generate;
+mod model;
 mod preview;
 mod replay;
 mod run;
@@ -58,6 +59,8 @@ enum Command {
     /// Hold what a pipeline makes of a stored period against what its models were trained on. Ends with 0 when there is drift
     /// and somebody should act, with 99 when there is none.
     Drift(drift::DriftArguments),
+    /// Models in the registry: list, show, register, promote, roll back.
+    Model(model::ModelArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),
     /// Run a pipeline over stored rows, and write what its sinks would get. The checks of the pipeline file are applied, as in a
@@ -106,6 +109,7 @@ impl Command {
             | Command::Generate(_)
             | Command::Train(_)
             | Command::Drift(_)
+            | Command::Model(_)
             | Command::Demo(_)
             | Command::Checkpoint(_) => Some("warn"),
         }
@@ -114,6 +118,7 @@ impl Command {
     fn run(self, environment: &Environment) -> Result<Outcome> {
         let done = match self {
             Command::Drift(arguments) => return drift::run(&arguments, environment),
+            Command::Model(arguments) => return model::run(&arguments, environment),
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Bootstrap(arguments) => bootstrap::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
