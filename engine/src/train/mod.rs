@@ -2,6 +2,7 @@
 //! `replay`. Splits by time; seeded, so that the same rows give the same model. Needs the cargo feature `lightgbm`.
 
 mod features;
+pub mod report;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
