@@ -10,3 +10,4 @@ mod harness;
 mod kafka;
 mod run;
 mod tidy;
+mod train;

@@ -17,4 +17,5 @@ mod repartition;
 mod replayed;
 mod served;
 mod shared;
+mod swapped;
 mod windows;

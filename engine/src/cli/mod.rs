@@ -23,6 +23,8 @@ mod schema;
 mod state_tables;
 mod test;
 mod train;
+#[cfg(feature = "lightgbm")]
+mod train_registry;
 
 /// SQL feature queries and a machine-learned score over Kafka.
 #[derive(Debug, Parser)]
@@ -122,6 +124,23 @@ impl Command {
             Command::Demo(arguments) => demo::run(&arguments, environment),
         }
     }
+}
+
+/// Gives a command's result to a machine: as the last line of standard output, into a file, or both.
+pub(crate) fn give_result(result: &serde_json::Value, as_line: bool, file: Option<&Path>) -> Result<()> {
+    if let Some(file) = file {
+        let unavailable = |error: std::io::Error| {
+            Error::unavailable(format!("{} cannot be written", file.display())).with_source(error)
+        };
+        // Whoever waits for the file never sees a part of it.
+        let partial = file.with_file_name(format!(".{}.partial", file.file_name().unwrap_or_default().display()));
+        std::fs::write(&partial, format!("{result}\n")).map_err(unavailable)?;
+        std::fs::rename(&partial, file).map_err(unavailable)?;
+    }
+    if as_line {
+        print(&result.to_string());
+    }
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "the last word to a person at the command line")]

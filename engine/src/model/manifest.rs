@@ -56,7 +56,8 @@ pub struct ModelManifest {
     pub imbalance: String,
     /// How the parameters were found.
     pub search: Search,
-    /// Figures by name, names as MLflow takes them: `test/pr_auc`.
+    /// Figures of the test rows by the names of [`super::evaluation::Evaluation::flat`]; those of other rows and models have a
+    /// prefix: `validation.pr_auc`, `champion.pr_auc`.
     pub metrics: BTreeMap<String, f64>,
     /// What a reader should know.
     pub notes: Vec<String>,
@@ -171,7 +172,7 @@ impl ModelManifest {
     /// A figure of its test rows by its name: `pr_auc`, `precision`, `recall`, ...
     #[must_use]
     pub fn test_metric(&self, name: &str) -> Option<f64> {
-        self.metrics.get(&format!("test/{name}")).copied()
+        self.metrics.get(name).copied()
     }
 
     /// The document's text.
@@ -218,7 +219,7 @@ pub(crate) mod tests {
             parameters: BTreeMap::from([("num_leaves".into(), 31.into())]),
             imbalance: "none".into(),
             search: Search { trials: 2, folds: 3, average_precision: Some(0.5), of_defaults: Some(0.25) },
-            metrics: BTreeMap::from([("test/pr_auc".into(), 0.5)]),
+            metrics: BTreeMap::from([("pr_auc".into(), 0.5)]),
             notes: Vec::new(),
         }
     }
@@ -234,7 +235,7 @@ pub(crate) mod tests {
         "data":[{"source":"transactions","uri":"history/","order":"as served","rows":10,"rejected":0}],
         "versions":{"tidemill":"0.1.0","lightgbm":"4.6.0"},"parameters":{"num_leaves":31},"imbalance":"none",
         "search":{"trials":2,"folds":3,"average_precision":0.5,"of_defaults":0.25},
-        "metrics":{"test/pr_auc":0.5},"notes":[]}"#;
+        "metrics":{"pr_auc":0.5},"notes":[]}"#;
 
     #[test]
     fn version_2_is_read_as_it_was_written() {

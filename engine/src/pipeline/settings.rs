@@ -22,6 +22,8 @@ pub struct Pipeline {
     pub folder: PathBuf,
     /// Sources, in the order of the file; at least one.
     pub sources: Vec<Source>,
+    /// Where `models:/...` is looked up, when the file says so: a folder, `s3://`, or a server.
+    pub registry: Option<String>,
     /// Models that `score` may name.
     pub models: Vec<Model>,
     /// Views in the order of the file; each may use sources and those before it.
@@ -376,10 +378,14 @@ pub struct View {
 pub struct Model {
     /// Name in `score('name', ...)`.
     pub name: String,
-    /// A local path, `file://` or `s3://` of a LightGBM text model.
+    /// `models:/...`; or a local path, `file://` or `s3://` of a LightGBM text model or a model directory.
     pub uri: String,
-    /// What `threshold('name')` says.
-    pub threshold: f64,
+    /// What `threshold('name')` says; `None`: what the model says itself.
+    pub threshold: Option<f64>,
+    /// How often a run looks for a successor; `None`: never.
+    pub reload: Option<Duration>,
+    /// Where the challenger comes from, as `uri`.
+    pub challenger: Option<String>,
 }
 
 /// A sink.

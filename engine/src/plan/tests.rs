@@ -76,6 +76,7 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
         name: "test".to_owned(),
         folder: PathBuf::from("."),
         sources,
+        registry: None,
         models: Vec::new(),
         training: None,
         views: views

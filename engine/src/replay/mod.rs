@@ -3,6 +3,7 @@
 //! an archive that says where its rows come from, or by event time, as if none had been late. The same input gives the same rows.
 
 mod bootstrap;
+mod bounded;
 mod cases;
 mod compare;
 mod deal;
@@ -22,7 +23,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -30,16 +30,17 @@ use tokio::runtime::Runtime;
 
 use crate::checkpoint::open_store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::settings::{FileFormat, Pipeline, Place, Source, SqlText};
+use crate::pipeline::settings::{FileFormat, Pipeline, Source};
 use crate::plan::Plan;
 use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
 use crate::source::files::{FilesInOrder, StoredRows};
 use crate::types::HIDDEN_COLUMNS;
 pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
+pub(crate) use bounded::selecting;
+pub use bounded::{KAFKA, ReadInput, ReadRows, select_each};
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
-use needed::Output;
 pub use order::Order;
 use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};
@@ -214,26 +215,13 @@ impl Replay {
 /// need are left alone, so features can be selected before there is a model. Rows come as served where the input says where they
 /// come from, late ones late, because that is how a model will see them.
 pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Input], sql: &str) -> Result<Selected> {
-    check_names(pipeline, inputs)?;
-    let place = Place { file: PathBuf::from("select"), line: 1, column: 1 };
-    let output = Output { name: "rows".to_owned(), select: SqlText { sql: sql.to_owned(), place } };
-    let pipeline = needed::with_outputs(pipeline, vec![output], &BTreeSet::new());
-    let inputs: Vec<Input> = inputs
-        .iter()
-        .filter(|input| pipeline.sources.iter().any(|source| source.name == input.source))
-        .cloned()
-        .collect();
-    let replay = Replay::open(&pipeline, env, &inputs, None, default_workers())?;
-    let schema = replay.sink_schema(0);
     let mut batches = Vec::new();
-    let counts = replay.run(
-        |_, batch| {
-            batches.push(batch);
-            Ok(())
-        },
-        |_| {},
-    )?;
-    Ok(Selected { schema, batches, counts })
+    let keep = |batch| {
+        batches.push(batch);
+        Ok(())
+    };
+    let read = select_each(pipeline, env, inputs, sql, keep, |_| {})?;
+    Ok(Selected { schema: read.schema, batches, counts: read.counts })
 }
 
 /// Sources that do not exist, or that have two inputs.

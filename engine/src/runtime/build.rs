@@ -10,26 +10,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
+use super::following::Following;
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
+use super::models::{ModelSet, Offers, WorkerModels};
 use super::repartition::staged;
 use super::stages::{self, stamp};
+use super::starting::{self, Started};
 use super::trigger::Trigger;
 use super::worker::{Feed, Upstream, Worker};
 use super::{clock, functions, positions};
-use crate::checkpoint::layout::model_path;
-use crate::checkpoint::{CheckpointSettings, Checkpoints, Folder, RetryPolicy, ServedModel, Stores, sha256_hex};
+use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Stores};
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
-use crate::model;
+use crate::model::follow::Follower;
+use crate::model::{self, Library};
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
-use crate::observe::status::{ModelStatus, SourceCounts, StatusBoard};
+use crate::observe::status::{SourceCounts, StatusBoard};
 use crate::pipeline::settings::{
     DEAD_LETTER_NAME, DataLossPolicy, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings,
     SourceConnector, Until,
 };
-use crate::plan::{self, Plan};
+use crate::plan::{self, Graph, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
@@ -56,7 +59,9 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     stores: Stores,
     checkpoints: Option<Checkpoints>,
-    models: BTreeMap<String, ServedModel>,
+    /// The models of the start; each worker has its own copy.
+    models: Arc<Models>,
+    offers: Offers,
     numbers: AssignmentNumbers,
     limit: StateLimit,
     io: Handle,
@@ -64,91 +69,101 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Loads models, compiles the plan, opens the checkpoint, and makes internal topics that are not there.
+    /// Loads models, compiles the plan, opens the checkpoint, and makes internal topics that are not there. With it come the
+    /// followers of the models' places, to be started when the workers are there.
     pub(crate) fn build(
         pipeline: &Pipeline,
         env: &BTreeMap<String, String>,
         io: &Handle,
         status: &StatusBoard,
-    ) -> Result<Shared> {
-        let models = load_models(pipeline, env, io)?;
-        let functions = functions::loaded(&models);
-        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
-        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
-        positions::check(&pipeline, &plan)?;
+    ) -> Result<(Shared, Vec<Follower>)> {
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
         });
+        let (mut started, pipeline, plan) = planned(pipeline, env, &stores, io)?;
+        positions::check(&pipeline, &plan)?;
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
-        let versions = served(&models);
         if let Some(checkpoints) = &checkpoints {
-            io.block_on(keep_models(&pipeline, &versions, checkpoints.folder(), env))?;
+            io.block_on(started.keep(checkpoints.folder()))?;
         }
-        status.set_models(
-            versions
-                .iter()
-                .map(|(name, model)| ModelStatus {
-                    name: name.clone(),
-                    version: model.version.clone(),
-                    sha256: model.sha256.clone(),
-                })
-                .collect(),
-        );
+        status.set_models(std::mem::take(&mut started.statuses));
+        let Started { models, followers, .. } = started;
+        let offers = Offers::new(&models);
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
         let (io, env) = (io.clone(), env.clone());
-        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, limit, io, env })
+        let shared = Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, io, env };
+        Ok((shared, followers))
+    }
+
+    /// The models of the start.
+    pub(crate) fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// What followers of models share.
+    pub(crate) fn following(&self, status: &StatusBoard) -> Following {
+        Following {
+            models: Arc::clone(&self.models),
+            offers: self.offers.clone(),
+            folder: self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder().clone()),
+            status: status.clone(),
+            io: self.io.clone(),
+        }
+    }
+
+    /// A worker's own models, and the plan that calls them.
+    fn of_worker(&self, waker: &Waker) -> Result<(WorkerModels, Graph)> {
+        let models = Arc::new(self.models.fork());
+        let graph = match models.names().next() {
+            None => self.plan.instantiate()?,
+            Some(_) => {
+                let plan = Plan::compile(&self.pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+                plan.instantiate()?
+            }
+        };
+        self.offers.wake(waker.clone());
+        let folder = self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder().clone());
+        Ok((WorkerModels::new(models, self.offers.clone(), folder, self.io.clone()), graph))
     }
 }
 
-fn load_models(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<Arc<Models>> {
-    let lookup = |name: &str| env.get(name).cloned();
-    Ok(Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?))
+/// The models of the start, the pipeline in stages, and its plan. Where the SQL does not take the models that their places mean
+/// now, it is tried with those that served last: an alias that was moved to a wrong model keeps no restart down.
+fn planned(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    stores: &Stores,
+    io: &Handle,
+) -> Result<(Started, Pipeline, Plan)> {
+    let library = Library::open(pipeline, env)?;
+    let folder = pipeline.checkpoint.as_ref().map(|checkpoint| stores.open(&checkpoint.path)).transpose()?;
+    let plan = |started: Started| {
+        let functions = functions::loaded(&started.models);
+        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
+        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
+        Ok((started, pipeline, plan))
+    };
+    let started = io.block_on(starting::start(pipeline, &library, folder.as_ref(), None))?;
+    let has_read = started.has_read();
+    plan(started).or_else(|error: Error| {
+        if !has_read {
+            return Err(error);
+        }
+        let before = io.block_on(starting::start(pipeline, &library, folder.as_ref(), Some(&error)));
+        before.and_then(plan).map_err(|_| error)
+    })
 }
 
 /// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
 pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
-    let models = load_models(pipeline, env, io)?;
+    let library = Library::open(pipeline, env)?;
+    let models = Arc::new(io.block_on(model::load(&library, &pipeline.models))?);
     let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
     positions::check(pipeline, &plan)?;
     Ok((plan, models))
-}
-
-fn served(models: &Models) -> BTreeMap<String, ServedModel> {
-    let version = |name: &str| {
-        let current = models.slot(name).ok()?.current();
-        let (version, sha256) = (current.version.clone(), current.sha256.clone());
-        // `Debug` writes as many digits as reading the same number back takes.
-        Some((name.to_owned(), ServedModel { version, sha256, threshold: format!("{:?}", current.threshold) }))
-    };
-    models.names().filter_map(version).collect()
-}
-
-/// Keeps the models that are about to serve beside the checkpoints, so that a replay can score each row with the model of its time.
-async fn keep_models(
-    pipeline: &Pipeline,
-    served: &BTreeMap<String, ServedModel>,
-    folder: &Folder,
-    env: &BTreeMap<String, String>,
-) -> Result<()> {
-    for model in &pipeline.models {
-        let Some(version) = served.get(&model.name) else { continue };
-        let name = model_path(&version.sha256);
-        let context = |error: Error| error.context(format!("keeping model {} for replays", model.name));
-        if folder.size(&name).await.map_err(context)?.is_some() {
-            continue;
-        }
-        let text = model::read(&model.uri, &|name| env.get(name).cloned()).await.map_err(context)?;
-        if sha256_hex(text.as_bytes()) != version.sha256 {
-            let problem =
-                format!("model {}: {} changed while the pipeline started; start it again", model.name, model.uri);
-            return Err(Error::unavailable(problem));
-        }
-        folder.write(&name, text.into()).await.map_err(context)?;
-    }
-    Ok(())
 }
 
 pub(super) fn sink_names(pipeline: &Pipeline) -> Vec<String> {
@@ -204,12 +219,14 @@ pub(crate) fn worker(
         }
     };
     let metrics = WorkerMetrics::new(index);
+    let (models, graph) = shared.of_worker(&waker)?;
     let checkpointer = checkpointer(pipeline, shared, metrics.clone());
     Ok(Worker {
         index,
         feeds,
-        driver: Driver::new(lanes, shared.plan.instantiate()?, sinks, dead_letter, metrics, latency.clone()),
+        driver: Driver::new(lanes, graph, sinks, dead_letter, metrics, latency.clone()),
         checkpointer,
+        models,
         trigger: Trigger { max_batch_rows: pipeline.run.max_batch_rows, max_wait: pipeline.run.max_wait },
         wake,
         stop,
@@ -278,7 +295,7 @@ fn checkpointer(pipeline: &Pipeline, shared: &Shared, metrics: WorkerMetrics) ->
         interval,
         snapshot_interval,
         timeout: pipeline.run.stop_timeout,
-        served: shared.models.clone(),
+        served: ModelSet::of(&shared.models).served(),
         sql_fingerprint: shared.plan.fingerprint(),
         backfill: pipeline.checkpoint.as_ref().map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
         metrics,

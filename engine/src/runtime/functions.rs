@@ -16,7 +16,7 @@ use tidemill_udfs::functions::{Models, check_call, functions};
 use super::positions;
 use super::repartition::staged;
 use crate::error::Error;
-use crate::model::{self, Unread};
+use crate::model::{self, Unread, places};
 use crate::pipeline::settings::Pipeline;
 use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
 
@@ -27,7 +27,7 @@ fn once() -> Vec<String> {
 
 /// Functions that no row can make fail: their models were read, and their arguments made numbers, before.
 fn infallible() -> Vec<String> {
-    ["score", "threshold", "model_version"].map(str::to_owned).to_vec()
+    ["score", "threshold", "model_version", "model_run_id"].map(str::to_owned).to_vec()
 }
 
 /// The functions over loaded models.
@@ -82,7 +82,11 @@ fn signatures(models: &Arc<Models>, assumed: BTreeMap<String, bool>, check_call:
         score.map(|loaded| Arc::new(ScalarUDF::new_from_impl(UnloadedScore { loaded, assumed: assumed.clone() })));
     Functions {
         scalar: score
-            .chain([of_name("threshold", DataType::Float64), of_name("model_version", DataType::Utf8)])
+            .chain([
+                of_name("threshold", DataType::Float64),
+                of_name("model_version", DataType::Utf8),
+                of_name("model_run_id", DataType::Utf8),
+            ])
             .collect(),
         once: once(),
         infallible: infallible(),
@@ -237,6 +241,6 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
 /// The plan of a pipeline as if no model could be read, with every call of `score` given to `check_call`: for training, which
 /// makes the model that the pipeline names.
 pub(crate) fn plan_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Plan, Error> {
-    let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
+    let names: Vec<String> = places(&pipeline.models).into_iter().map(|place| place.slot).collect();
     plan_unread(pipeline, &Arc::default(), &names, check_call)
 }

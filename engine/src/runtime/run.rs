@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::{self, Shared};
 use super::worker::panicked;
-use super::{clock, tasks};
+use super::{clock, following, tasks};
 use crate::error::{Error, Result};
 use crate::observe::latency::Latency;
 use crate::observe::status::{SourceCounts, Status, StatusBoard};
@@ -126,9 +126,14 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
     let recorder = http::install_recorder()?;
     let delivery = format!("{:?}", pipeline.delivery);
     let status = StatusBoard::new(&pipeline.name, &delivery, pipeline.run.workers, clock::wall_millis());
-    let shared = Shared::build(pipeline, env, io.handle(), &status)?;
-    for model in status.read().models {
-        metrics::model_in_use(&model.name, &model.version, &model.sha256);
+    let (shared, followers) = Shared::build(pipeline, env, io.handle(), &status)?;
+    for (name, slot) in shared.models().slots() {
+        if let Some(model) = slot.serving() {
+            metrics::ModelMetrics::new(name).in_use(&model, 1.0);
+        }
+    }
+    for model in status.read().models.iter().filter(|model| model.refused.is_some()) {
+        metrics::ModelMetrics::new(&model.name).refused.increment(1);
     }
     let stop = CancellationToken::new();
     let latency = Latency::default();
@@ -153,6 +158,10 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
         .into_iter()
         .map(|worker| tasks::spawn_thread(&format!("tidemill-w{}", worker.index), move || worker.run()))
         .collect::<Result<Vec<_>>>()?;
+    for follower in followers {
+        let following = following::follow(follower, shared.following(&status), stop.child_token());
+        background.push(tasks::spawn(io.handle(), following));
+    }
     let stop_timeout = pipeline.run.stop_timeout;
     let supervisor = Supervisor {
         workers,

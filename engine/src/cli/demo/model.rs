@@ -16,7 +16,7 @@ pub(super) struct Ready {
 
 /// The kept model, if it is there and fits the SQL, or a new one.
 pub(super) fn ready(arguments: &DemoArguments, environment: &Environment) -> Result<Ready> {
-    let path = arguments.folder.join("models").join("fraud.txt");
+    let path = arguments.folder.join("models").join("fraud");
     if !arguments.retrain
         && path.exists()
         && let Some(manifest) = ModelManifest::read(&path)?
@@ -59,15 +59,12 @@ fn train(_: &DemoArguments, _: &Environment, path: PathBuf) -> Result<Ready> {
     )))
 }
 
-#[cfg(feature = "lightgbm")]
-fn query(arguments: &DemoArguments, environment: &Environment) -> Result<crate::train::FeatureQuery> {
-    crate::train::feature_query(&crate::cli::load(&arguments.pipeline, environment)?, "fraud", "is_fraud", None)
-}
-
 /// Whether the model was trained on the features that the SQL has now.
 #[cfg(feature = "lightgbm")]
 fn fits(arguments: &DemoArguments, environment: &Environment, manifest: &ModelManifest) -> Result<bool> {
-    Ok(query(arguments, environment)?.features == manifest.features)
+    let pipeline = crate::cli::load(&arguments.pipeline, environment)?;
+    let query = crate::train::feature_query(&pipeline, crate::train::training_of(&pipeline)?)?;
+    Ok(query.fingerprint == manifest.sql_fingerprint && query.features == manifest.features)
 }
 
 #[cfg(feature = "lightgbm")]
@@ -76,11 +73,12 @@ fn train(arguments: &DemoArguments, environment: &Environment, path: PathBuf) ->
     let history = history(arguments)?;
     print("model     training on the features that the pipeline's own SQL makes of it");
     let pipeline = crate::cli::load(&arguments.pipeline, environment)?;
-    let query = query(arguments, environment)?;
-    let settings = crate::train::TrainSettings { seed: arguments.seed, ..crate::train::TrainSettings::default() };
+    let mut training = crate::train::training_of(&pipeline)?.clone();
+    // A search takes longer than anybody watches.
+    (training.trials, training.seed) = (0, arguments.seed);
     let source = &pipeline.sources[0].name;
     let inputs = [crate::replay::Input { source: source.clone(), uri: history.display().to_string(), format: None }];
-    let manifest = crate::cli::train::train_to(&pipeline, environment, &inputs, &query, &settings, &path)?;
+    let manifest = crate::cli::train::train_to(&pipeline, environment, &inputs, &training, None, &path)?;
     print(&format!("{} in {:.1} s", crate::cli::train::report(&manifest, &path), super::since(started)));
     Ok(Ready { path, manifest })
 }

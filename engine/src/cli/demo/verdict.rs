@@ -16,7 +16,7 @@ use tidemill_udfs::scorer::Model;
 use super::model::Ready;
 use crate::error::{Error, Result};
 use crate::model::evaluation::{Quality, quality};
-use crate::model::manifest::ModelManifest;
+use crate::model::manifest::{MODEL_FILE, ModelManifest};
 use crate::pipeline::settings::{ParquetSink, Pipeline, Place, Sink, SinkConnector, SqlText};
 use crate::plan::{Call, CallCheck, Refusal};
 use crate::runtime::plan_untrained;
@@ -90,7 +90,7 @@ pub(super) fn history(pipeline: &Pipeline) -> Result<Vec<String>> {
 
 /// Reads what the sink wrote and judges it.
 pub(super) fn judge(folder: &Path, model: &Ready, history: &[String]) -> Result<Verdict> {
-    let text = std::fs::read_to_string(&model.path)
+    let text = std::fs::read_to_string(model.path.join(MODEL_FILE))
         .map_err(|error| Error::unavailable(format!("{} cannot be read", model.path.display())).with_source(error))?;
     let scorer = Model::parse(&text)
         .map_err(|error| Error::data(format!("{} is not a model: {error}", model.path.display())))?;

@@ -31,6 +31,15 @@ pub(in crate::pipeline) struct TrainingFile {
     /// Columns of the features' view by whose values the model is judged apart.
     #[serde(default)]
     pub(in crate::pipeline) segments: Vec<String>,
+    /// The column of the features' view that says what kind of positive a row is, for the report. Never a feature.
+    pub(in crate::pipeline) kind: Option<String>,
+    /// Kinds that no model can find, because they are noise by construction: simulated rows have such.
+    #[serde(default)]
+    pub(in crate::pipeline) unfindable_kinds: Vec<String>,
+    /// Alerts a day that people can look at, for the figures at that budget. Those of the threshold's budget, if it is one, when it
+    /// is null.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(in crate::pipeline) alerts_per_day: Option<u64>,
     /// Rows before this event time are not used, but seen by the windows of others (RFC 3339). All are used when it is null.
     pub(in crate::pipeline) from: Option<Text<TimestampMillis>>,
     /// Rows from this event time on are not used (RFC 3339). All are used when it is null.
@@ -68,7 +77,8 @@ pub(in crate::pipeline) struct TrainingFile {
     #[serde(default = "rounds")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(in crate::pipeline) rounds: u32,
-    /// Learning stops when so many trees have not made the average precision of the validation rows better.
+    /// Learning stops when so many trees have not made the average precision of the validation rows better, and the best trees are
+    /// kept. With as many as `rounds` nothing stops it, and all trees are kept.
     #[serde(default = "early_stopping")]
     #[schemars(range(min = 1, max = 100_000))]
     pub(in crate::pipeline) early_stopping: u32,

@@ -19,6 +19,12 @@ pub struct Training {
     pub amount: Option<String>,
     /// Columns by whose values the model is judged apart.
     pub segments: Vec<String>,
+    /// The column that says what kind of positive a row is.
+    pub kind: Option<String>,
+    /// Kinds that no model can find.
+    pub unfindable_kinds: Vec<String>,
+    /// Alerts a day that people can look at.
+    pub alerts_per_day: Option<u64>,
     /// Rows before this are not used.
     pub from: Option<EventTime>,
     /// Rows from this on are not used.
