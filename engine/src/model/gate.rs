@@ -240,20 +240,38 @@ fn evaluate_at(
     evaluate(&examples, &settings).map_err(|error| error.context(format!("model {}", contender.version)))
 }
 
-/// The figures that people compare models by. Those of kinds and segments are in the evaluations.
+/// The figures that people compare models by, the most telling first. Recall at fixed precisions comes behind them.
+const COMPARED: [&str; 16] = [
+    "pr_auc",
+    "recall_at_budget",
+    "precision_at_budget",
+    "value_recall_at_budget",
+    "precision",
+    "recall",
+    "f1",
+    "value_recall",
+    "recall_of_findable",
+    "alerts_per_day",
+    "threshold",
+    "roc_auc",
+    "brier",
+    "ece",
+    "mean_score",
+    "alerts_per_1000",
+];
+
+/// The figures of one or both models that people compare models by. Those of kinds and segments are in the evaluations.
+#[must_use]
 pub fn figures(candidate: &Evaluation, champion: Option<&Evaluation>) -> Vec<ComparedFigure> {
     let of_champion = champion.map(Evaluation::flat);
-    let is_compared = |name: &str| !name.contains('.') || name.starts_with("recall_at_precision");
-    candidate
-        .flat()
-        .into_iter()
-        .filter(|(name, _)| {
-            is_compared(name) && !["rows", "positives", "days", "budget_per_day"].contains(&name.as_str())
+    let of_candidate = candidate.flat();
+    let at_precision = of_candidate.keys().map(String::as_str).filter(|name| name.starts_with("recall_at_precision_"));
+    let figure = |name: &str| {
+        Some(ComparedFigure {
+            candidate: *of_candidate.get(name)?,
+            champion: of_champion.as_ref().and_then(|figures| figures.get(name).copied()),
+            name: name.to_owned(),
         })
-        .map(|(name, candidate)| ComparedFigure {
-            champion: of_champion.as_ref().and_then(|figures| figures.get(&name).copied()),
-            candidate,
-            name,
-        })
-        .collect()
+    };
+    COMPARED.into_iter().chain(at_precision).filter_map(figure).collect()
 }

@@ -12,6 +12,7 @@ mod features;
 mod fit;
 mod imbalance;
 mod leaks;
+pub mod report;
 mod rows;
 mod scoring;
 mod search;
