@@ -15,7 +15,7 @@ use super::output::OutputFile;
 use super::*;
 use crate::decode::Reason;
 use crate::pipeline::CaseFile;
-use crate::pipeline::settings::{self, KafkaConnection, SourceConnector};
+use crate::pipeline::settings::{self, KafkaConnection, SourceConnector, SqlText};
 use crate::sink::kafka::KafkaWriter;
 use crate::source::generator::{GeneratorSettings, Simulator};
 use crate::source::kafka::embedded::EmbeddedKafka;
