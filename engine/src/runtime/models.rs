@@ -322,3 +322,128 @@ impl Worker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::testing::{InMemory, StorePath};
+    use crate::types::RecordBlock;
+
+    const TEXT: &str = include_str!("../../../udfs/testdata/binary_31.txt");
+
+    fn loaded(version: &str, threshold: f64) -> LoadedModel {
+        LoadedModel { version: version.to_owned(), ..model::parse(TEXT, threshold).unwrap() }
+    }
+
+    fn models() -> Arc<Models> {
+        let mut models = Models::new();
+        models.insert("fraud", loaded("3", 0.5));
+        models.insert_challenger("fraud", None).unwrap();
+        Arc::new(models)
+    }
+
+    fn offset(offset: i64) -> Offset {
+        Offset::new(offset).unwrap()
+    }
+
+    fn serving(from: i64, version: &str, threshold: f64) -> Serving {
+        let models = BTreeMap::from([("fraud".to_owned(), served_model(&loaded(version, threshold)))]);
+        Serving { from: offset(from), models }
+    }
+
+    fn block(unit: u32, offsets: std::ops::Range<i64>) -> Block {
+        let mut block = RecordBlock::default();
+        for offset in offsets {
+            block.units.push(unit);
+            block.offsets.push(offset);
+            block.timestamps_ms.push(-1);
+            block.keys.push(None);
+            block.values.push(None);
+            block.headers.end_record();
+        }
+        Block::Records(block)
+    }
+
+    fn io() -> tokio::runtime::Runtime {
+        super::super::tasks::io_runtime().unwrap()
+    }
+
+    fn folder(io: &tokio::runtime::Runtime, has_model: bool) -> Folder {
+        let folder = Folder::new(Arc::new(InMemory::new()), StorePath::from("c"), "memory://c".into());
+        if has_model {
+            io.block_on(folder.write(&model_path(&sha256_hex(TEXT.as_bytes())), TEXT.into())).unwrap();
+        }
+        folder
+    }
+
+    fn versions(parts: &[(Arc<ModelSet>, Vec<(usize, Block)>)]) -> Vec<(String, Vec<(u32, i64, usize)>)> {
+        let place = |(_, block): &(usize, Block)| {
+            let (unit, offset) = block.position(0);
+            (unit, offset, block.len())
+        };
+        let part = |(set, blocks): &(Arc<ModelSet>, Vec<(usize, Block)>)| {
+            (set.versions()["fraud"].clone(), blocks.iter().map(place).collect())
+        };
+        parts.iter().map(part).collect()
+    }
+
+    #[test]
+    fn records_that_come_again_are_scored_by_the_models_of_their_time() {
+        let io = io();
+        let models = models();
+        let mut worker =
+            WorkerModels::new(models, Offers::new(&self::models()), Some(folder(&io, true)), io.handle().clone());
+        let schedule = [serving(0, "1", 0.1), serving(100, "2", 0.2), serving(150, "3", 0.5)];
+        let from = worker.recall(Assignment(7), &schedule, offset(120), offset(160)).unwrap();
+        assert_eq!(from, offset(160), "today's begin where the manifest ends");
+        let parts = worker.parts(vec![(0, block(7, 120..165)), (0, block(8, 0..3))]);
+        let expected = [("2".to_owned(), vec![(7, 120, 30)]), ("3".to_owned(), vec![(7, 150, 15), (8, 0, 3)])];
+        assert_eq!(versions(&parts), expected);
+        parts[0].0.apply(&worker.models).unwrap();
+        let slot = worker.models.slot("fraud").unwrap();
+        assert_eq!((slot.current().version.as_str(), slot.current().threshold), ("2", 0.2));
+        worker.set.apply(&worker.models).unwrap();
+        assert_eq!(slot.current().version, "3");
+        assert_eq!(worker.begins_at(Assignment(7), offset(130)), offset(160));
+        assert_eq!(worker.begins_at(Assignment(8), offset(130)), offset(130));
+        worker.forget(&[Assignment(7)]);
+        assert_eq!(worker.parts(vec![(0, block(7, 120..165))]).len(), 1);
+    }
+
+    #[test]
+    fn where_nothing_comes_again_or_nothing_is_known_todays_models_serve_from_the_start() {
+        let io = io();
+        let mut worker =
+            WorkerModels::new(models(), Offers::new(&models()), Some(folder(&io, false)), io.handle().clone());
+        let schedule = [serving(0, "1", 0.1), serving(100, "3", 0.5)];
+        let mut recall = |schedule: &[Serving], from, until| {
+            worker.recall(Assignment(7), schedule, offset(from), offset(until)).unwrap().get()
+        };
+        assert_eq!(recall(&schedule, 160, 160), 160);
+        assert_eq!(recall(&[], 120, 160), 120);
+        assert_eq!(recall(&schedule, 120, 160), 160, "today's models served them");
+        assert_eq!(recall(&schedule, 50, 160), 50, "the model that served them is gone");
+        assert!(worker.past.is_empty());
+    }
+
+    #[test]
+    fn an_offer_takes_all_places_at_once_and_is_taken_once() {
+        let io = io();
+        let (base, own) = (models(), models());
+        let offers = Offers::new(&base);
+        let mut worker = WorkerModels::new(Arc::clone(&own), offers.clone(), None, io.handle().clone());
+        assert_eq!(worker.renew().unwrap(), None);
+        offers.offer("fraud", Some(Arc::new(loaded("4", 0.4))));
+        offers.offer("fraud@challenger", Some(Arc::new(loaded("5", 0.3))));
+        let versions = |served: BTreeMap<String, ServedModel>| -> Vec<String> {
+            served.into_values().map(|model| model.version).collect()
+        };
+        assert_eq!(versions(worker.renew().unwrap().unwrap()), ["4", "5"]);
+        assert_eq!(own.slot("fraud").unwrap().current().version, "4");
+        assert_eq!(base.slot("fraud").unwrap().current().version, "3", "other workers swap for themselves");
+        assert_eq!(worker.renew().unwrap(), None);
+        offers.offer("fraud@challenger", None);
+        assert_eq!(versions(worker.renew().unwrap().unwrap()), ["4"]);
+        assert!(own.slot("fraud@challenger").unwrap().serving().is_none());
+    }
+}

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::candidate::examine;
 use crate::model::follow::Follower;
 use crate::model::library::{Found, Identity};
+use crate::model::profile::ReferenceProfile;
 use crate::model::{self, Candidate, Library, Place, places};
 use crate::observe::status::{ModelStatus, RefusedModel};
 use crate::pipeline::settings::Pipeline;
@@ -29,6 +30,8 @@ pub(crate) struct Started {
     read: Vec<(Place, Candidate)>,
     pub(crate) statuses: Vec<ModelStatus>,
     pub(crate) followers: Vec<Follower>,
+    /// What the models were trained on, by the hashes of their files. Not of one that is kept beside the checkpoints.
+    pub(crate) profiles: Vec<(String, ReferenceProfile)>,
 }
 
 /// What is there for one place.
@@ -41,38 +44,79 @@ struct Opening {
     check_error: Option<String>,
 }
 
-/// Reads the models of a pipeline; `folder` is that of its checkpoints.
-pub(crate) async fn start(pipeline: &Pipeline, library: &Library, folder: Option<&Folder>) -> Result<Started> {
-    let mut started = Started { models: Arc::default(), read: Vec::new(), statuses: Vec::new(), followers: Vec::new() };
+/// Reads the models of a pipeline; `folder` is that of its checkpoints. With `refused`, why the SQL does not take what the places
+/// mean now: then those that served last, or none.
+pub(crate) async fn start(
+    pipeline: &Pipeline,
+    library: &Library,
+    folder: Option<&Folder>,
+    refused: Option<&Error>,
+) -> Result<Started> {
+    let mut started = Started {
+        models: Arc::default(),
+        read: Vec::new(),
+        statuses: Vec::new(),
+        followers: Vec::new(),
+        profiles: Vec::new(),
+    };
     let mut models = Models::new();
     for place in places(&pipeline.models) {
-        let opening = open(library, &place, folder).await.map_err(|error| place.context(error))?;
+        let mut opening = open(library, &place, folder, refused).await.map_err(|error| place.context(error))?;
+        let model = opening.model.as_ref().map(|(model, _)| Arc::clone(model));
+        if let Err(error) = model::insert(&mut models, &place, model) {
+            let error = place.context(error);
+            let Some(refused) = opening.refuses(&error).filter(|_| place.champion.is_some()) else { return Err(error) };
+            tracing::error!(model = place.slot, version = refused.version, %error, "the challenger was refused; its scores are null");
+            model::insert(&mut models, &place, None)?;
+        }
         started.statuses.push(status(&place, &opening));
         let Opening { model, serving, refused, .. } = opening;
         let refused = refused.map(|(identity, _)| identity);
         started.followers.extend(Follower::new(library, &place, serving, refused));
-        let (model, read) = model.unzip();
-        started.read.extend(read.flatten().map(|candidate| (place.clone(), candidate)));
-        model::insert(&mut models, &place, model).map_err(|error| place.context(error))?;
+        let read = model.and_then(|(_, read)| read);
+        let profile = read.as_ref().and_then(|read| Some((read.model.sha256.clone(), read.profile.clone()?)));
+        started.profiles.extend(profile);
+        started.read.extend(read.map(|candidate| (place, candidate)));
     }
     started.models = Arc::new(models);
     Ok(started)
 }
 
-async fn open(library: &Library, place: &Place, folder: Option<&Folder>) -> Result<Opening> {
+impl Opening {
+    /// Takes a model back that does not fit; `None` when none was read.
+    fn refuses(&mut self, error: &Error) -> Option<&RefusedModel> {
+        let (model, identity) = (self.model.take()?.0, self.serving.take()?);
+        let version = Some(model.version.clone());
+        let refused = RefusedModel { version, at_ms: clock::wall_millis(), reason: error.to_string() };
+        Some(&self.refused.insert((identity, refused)).1)
+    }
+}
+
+async fn open(library: &Library, place: &Place, folder: Option<&Folder>, refused: Option<&Error>) -> Result<Opening> {
     let found = match library.look(place).await {
         Ok(Some(found)) => found,
         Ok(None) if place.champion.is_some() => return Ok(Opening::default()),
-        Ok(None) => return Err(library.absent(place).await),
-        Err(error) => return instead(place, folder, error, None).await,
+        // The folder of a registry that was not mounted looks like one without models.
+        Ok(None) => return instead(place, folder, library.absent(place).await, None, true).await,
+        Err(error) => {
+            let is_away = error.kind().is_retryable();
+            return instead(place, folder, error, None, is_away).await;
+        }
     };
-    match read(library, place, &found).await {
+    let read = match refused.filter(|_| place.champion.is_none()) {
+        Some(refused) => Err(Error::invalid(refused.to_string())),
+        None => read(library, place, &found).await,
+    };
+    match read {
         Ok(candidate) => Ok(Opening {
             model: Some((Arc::clone(&candidate.model), Some(candidate))),
             serving: Some(found.identity),
             ..Opening::default()
         }),
-        Err(error) => instead(place, folder, error, Some(found)).await,
+        Err(error) => {
+            let is_away = error.kind().is_retryable();
+            instead(place, folder, error, Some(found), is_away).await
+        }
     }
 }
 
@@ -82,8 +126,13 @@ async fn read(library: &Library, place: &Place, found: &Found) -> Result<Candida
 }
 
 /// What to start with after `error`: nothing where a challenger was to be, or what served last. Else the error stands.
-async fn instead(place: &Place, folder: Option<&Folder>, error: Error, found: Option<Found>) -> Result<Opening> {
-    let is_away = error.kind().is_retryable();
+async fn instead(
+    place: &Place,
+    folder: Option<&Folder>,
+    error: Error,
+    found: Option<Found>,
+    is_away: bool,
+) -> Result<Opening> {
     let mut opening = Opening { check_error: is_away.then(|| error.to_string()), ..Opening::default() };
     if let Some(found) = found.as_ref().filter(|_| !is_away) {
         let version = found.version().map(str::to_owned);
@@ -99,7 +148,7 @@ async fn instead(place: &Place, folder: Option<&Folder>, error: Error, found: Op
                 uri = place.uri,
                 version = model.version,
                 %error,
-                "the model cannot be read; starting with the version that served last, kept beside the checkpoints"
+                "the model cannot serve; starting with the version that served last, kept beside the checkpoints"
             );
             opening.model = Some((model, None));
             Ok(opening)
@@ -156,6 +205,11 @@ pub(super) fn serving_status(model: Option<&LoadedModel>, since_ms: i64) -> Mode
 }
 
 impl Started {
+    /// Whether some model came from its place, and not from beside the checkpoints.
+    pub(crate) fn has_read(&self) -> bool {
+        !self.read.is_empty()
+    }
+
     /// Keeps the models that were read beside the checkpoints: so that a replay can score each row with the model of its time, and a
     /// start without the registry has one.
     pub(crate) async fn keep(&mut self, folder: &Folder) -> Result<()> {
