@@ -62,6 +62,10 @@ class Comparison:
         if not agrees:
             self.wrong.append(f"{self.name}: {figure}: ours {ours!r}, theirs {theirs!r}")
 
+    def same_alerts(self, figure, scores, ours, theirs):
+        """Our thresholds stand between two scores, theirs on one."""
+        self.same(figure, *(None if threshold is None else int((scores >= threshold).sum()) for threshold in (ours, theirs)))
+
 
 def compare_figures(it, ours, columns, asked):
     y, s, t, amounts = (columns[name] for name in ("labels.u8", "scores.f64", "times.i64", "amounts.f64"))
@@ -143,10 +147,10 @@ def compare_policies(it, ours, columns, asked):
     fine = precision[:-1] >= asked["floor"]
     best = recall[:-1][fine].max(initial=0)
     wanted = thresholds[fine & (recall[:-1] == best)].max() if best > 0 else None
-    it.same("precision floor", ours["precision_floor"], wanted)
+    it.same_alerts("precision floor", s, ours["precision_floor"], wanted)
     most = max(1, int(asked["alerts_per_day"] * max(t.max() - t.min(), DAY // 24) / DAY))
     within = [threshold for threshold in thresholds if (s >= threshold).sum() <= most]
-    it.same("alert budget", ours["alert_budget"], min(within, default=None))
+    it.same_alerts("alert budget", s, ours["alert_budget"], min(within, default=None))
 
     def cost(threshold):
         alert = s >= threshold

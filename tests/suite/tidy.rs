@@ -103,7 +103,7 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/pipeline/",
         "engine/src/checkpoint/manifest",
         "engine/src/model/evaluation/",
-        "engine/src/model/gate.rs",
+        "engine/src/model/gate",
         "engine/src/model/manifest",
         "engine/src/model/profile/mod.rs",
         "engine/src/model/registry/folder/document.rs",

@@ -16,6 +16,7 @@ mod checkpoint;
 mod demo;
 mod explain;
 mod generate;
+mod model;
 mod preview;
 mod replay;
 mod run;
@@ -56,6 +57,8 @@ enum Command {
     Generate(generate::GenerateArguments),
     /// Train a model on stored history, on the features of the pipeline's own SQL.
     Train(train::TrainArguments),
+    /// Models in the registry: list, show, register, promote, roll back.
+    Model(model::ModelArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),
     /// Run a pipeline over stored rows, and write what its sinks would get. The checks of the pipeline file are applied, as in a
@@ -84,7 +87,7 @@ pub fn main() -> ExitCode {
     );
     let environment: Environment = std::env::vars().collect();
     match arguments.command.run(&environment) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) => outcome.exit_code(),
         Err(error) => fail(&error),
     }
 }
@@ -103,13 +106,15 @@ impl Command {
             | Command::Schema(_)
             | Command::Generate(_)
             | Command::Train(_)
+            | Command::Model(_)
             | Command::Demo(_)
             | Command::Checkpoint(_) => Some("warn"),
         }
     }
 
-    fn run(self, environment: &Environment) -> Result<()> {
-        match self {
+    fn run(self, environment: &Environment) -> Result<Outcome> {
+        let done = match self {
+            Command::Model(arguments) => return model::run(&arguments, environment),
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Bootstrap(arguments) => bootstrap::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
@@ -122,6 +127,26 @@ impl Command {
             Command::Generate(arguments) => generate::run(&arguments, environment),
             Command::Train(arguments) => train::run(&arguments, environment),
             Command::Demo(arguments) => demo::run(&arguments, environment),
+        };
+        done.map(|()| Outcome::Done)
+    }
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It did what it was asked for.
+    Done,
+    /// There was nothing to do, or the answer is no.
+    NothingToDo,
+}
+
+impl Outcome {
+    /// What an orchestrator acts on.
+    fn exit_code(self) -> ExitCode {
+        match self {
+            Outcome::Done => ExitCode::SUCCESS,
+            Outcome::NothingToDo => ExitCode::from(99),
         }
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod candidate;
 pub mod evaluation;
 pub(crate) mod follow;
+pub mod gate;
 pub(crate) mod library;
 pub mod manifest;
 pub mod package;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-pub use self::training::{Boundary, Imbalance, Training, TreeParameters};
+pub use self::training::{Boundary, Gate, Imbalance, Training, TreeParameters};
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.

@@ -216,6 +216,20 @@ mod choosing {
     }
 
     #[test]
+    fn a_threshold_has_few_digits_and_separates_the_same_rows() {
+        let at = |scores: [f64; 2]| f_beta(&scores, &[true, false], 1.0).unwrap();
+        assert_eq!(at([0.123_456_789_012_345_68, 0.1]), 0.123_456);
+        assert_eq!(at([0.123_456_789_012_345_68, 0.123_456_7]), 0.123_456_78);
+        assert_eq!(at([0.3, 0.3_f64.next_down()]), 0.3, "nothing is between the two");
+        assert_eq!(at([1e-9, 1e-12]), 1e-9);
+        assert_eq!(at([-1.5, -2.0]), -1.5);
+        assert_eq!(at([123_456_789_012.3, 1.0]), 123_456_789_012.3);
+        let read: f64 =
+            serde_json::from_str(&serde_json::to_string(&at([0.278_345_678_912_345_6, 0.1])).unwrap()).unwrap();
+        assert_eq!(read, 0.278_345);
+    }
+
+    #[test]
     fn costs_choose_the_cheapest_threshold_or_none() {
         let costs = Costs { alert: 1.0, missed: 1.6, missed_amount_share: 0.0 };
         // Against no alert at all: -0.6 at 0.9, -0.2 at 0.8, 0.8 at 0.5, 0.2 at 0.4.
