@@ -57,7 +57,7 @@ enum Command {
     Generate(generate::GenerateArguments),
     /// Train a model on stored history, on the features of the pipeline's own SQL.
     Train(train::TrainArguments),
-    /// Models in the registry: list, show, register, promote, roll back.
+    /// Models in the registry: list, show, register, gate, promote, roll back.
     Model(model::ModelArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),

@@ -79,7 +79,6 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
         registry: None,
         training: None,
         models: Vec::new(),
-        training: None,
         views: views
             .iter()
             .map(|(name, sql)| View {
