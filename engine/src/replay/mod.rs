@@ -128,7 +128,7 @@ impl Replay {
         check_names(pipeline, inputs)?;
         let pipeline = needed::needed(pipeline);
         let io = tasks::io_runtime()?;
-        let (plan, models) = runtime::compile(&pipeline, env, io.handle())?;
+        let (plan, models) = runtime::compile_beside(&pipeline, env, io.handle(), models_of)?;
         let read = |uri| {
             let of_source = |source: &Source| Schedule::read(&io, env, uri, &source.name, &models);
             pipeline.sources.iter().map(of_source).collect::<Result<Vec<_>>>()

@@ -26,8 +26,8 @@ mod trigger;
 mod units;
 mod worker;
 
-pub(crate) use build::Alone;
 pub use build::compile;
+pub(crate) use build::{Alone, compile_beside};
 pub(crate) use functions::plan_untrained;
 pub use functions::{UnloadedPlan, plan_unloaded};
 pub(crate) use models::kept_model;
