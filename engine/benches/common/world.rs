@@ -105,7 +105,8 @@ fn settings() -> GeneratorSettings {
 pub(crate) fn row_sql() -> String {
     let sql = std::fs::read_to_string(FEATURES_SQL).unwrap();
     let (read, rest) = sql.split_once("),\nhistory AS (").expect("the windows are a step of their own");
-    let (_, select) = rest.split_once("\n    ),\n    ln(").expect("the last step has the features, after what it leaves out");
+    let (_, select) =
+        rest.split_once("\n    ),\n    ln(").expect("the last step has the features, after what it leaves out");
     let last = "AS is_watched_merchant";
     let (select, _) = select.split_once(last).expect("windows come after what a row says by itself");
     format!("{read})\nSELECT\n    * EXCLUDE (local_currency, minute_of_hour),\n    ln({select}{last}\nFROM read\n")
