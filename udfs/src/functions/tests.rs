@@ -188,6 +188,105 @@ fn thresholds_and_versions_swap_with_the_model() {
 }
 
 #[test]
+fn a_challenger_that_is_not_there_answers_null_and_one_that_is_answers_for_itself() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    models.insert_challenger("fraud", None).unwrap();
+    let models = Arc::new(models);
+    let (score, slot) = (function(&models, "score"), models.slot("fraud@challenger").unwrap());
+    let features = features();
+    let scores = |name: &str| {
+        let args = std::iter::once(name_value(name)).chain(features.iter().cloned().map(ColumnarValue::Array));
+        call(&score, args.collect(), 20).into_array(20).unwrap()
+    };
+    let null_count = |function_name: &str| {
+        let function = function(&models, function_name);
+        call(&function, vec![name_value("fraud@challenger")], 1).into_array(1).unwrap().null_count()
+    };
+    assert!(plan(&score, "fraud@challenger", &vec![DataType::Float64; 4]).unwrap().is_nullable());
+    assert!(!plan(&score, "fraud", &vec![DataType::Float64; 4]).unwrap().is_nullable());
+    assert_eq!(scores("fraud@challenger").null_count(), 20);
+    assert_eq!(scores("fraud").null_count(), 0);
+    assert_eq!((null_count("threshold"), null_count("model_version"), null_count("model_run_id")), (1, 1, 1));
+    assert_eq!(models.slot("fraud").unwrap().take_agreement().rows(), 0);
+
+    slot.swap(Arc::new(loaded(REGRESSION, "8", 0.2))).unwrap();
+    assert_eq!((null_count("threshold"), null_count("model_version"), null_count("model_run_id")), (0, 0, 1));
+    let (champions, challengers) = (scores("fraud"), scores("fraud@challenger"));
+    let regression = Model::parse(REGRESSION).unwrap();
+    let expected = expected(&regression, &features, 0..20);
+    assert_eq!(challengers.as_primitive::<Float64Type>().values(), expected.as_slice());
+    let agreement = models.slot("fraud").unwrap().take_agreement();
+    let mut by_row = Agreement::default();
+    by_row.add((champions.as_primitive::<Float64Type>().values(), 0.7), (&expected, 0.2));
+    assert_eq!(agreement, by_row);
+    assert_eq!(agreement.rows(), 20);
+    assert_eq!(models.slot("fraud").unwrap().take_agreement().rows(), 0, "what was taken is not counted again");
+
+    slot.retire();
+    models.slot("fraud").unwrap().retire();
+    assert_eq!(scores("fraud@challenger").null_count(), 20);
+    assert_eq!(scores("fraud").null_count(), 0, "a champion's place is never empty");
+}
+
+#[test]
+fn the_batch_that_a_challenger_scored_last_is_not_scored_again_and_another_one_is() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    models.insert_challenger("fraud", Some(Arc::new(loaded(REGRESSION, "8", 0.2)))).unwrap();
+    let models = Arc::new(models);
+    let score = function(&models, "score");
+    let features = features();
+    let scores = |name: &str, columns: &[ArrayRef]| {
+        let args = std::iter::once(name_value(name)).chain(columns.iter().cloned().map(ColumnarValue::Array));
+        call(&score, args.collect(), columns[0].len()).into_array(columns[0].len()).unwrap()
+    };
+    scores("fraud", &features);
+    let first = scores("fraud@challenger", &features);
+    // The same numbers in other buffers, as a cast makes them.
+    let copied: Vec<ArrayRef> = features
+        .iter()
+        .map(|column| Arc::new(column.as_primitive::<Float64Type>().iter().collect::<Float64Array>()) as ArrayRef)
+        .collect();
+    assert!(Arc::ptr_eq(&first, &scores("fraud@challenger", &features)));
+    assert!(Arc::ptr_eq(&first, &scores("fraud@challenger", &copied)));
+    let mut other = features.clone();
+    other.swap(0, 1);
+    let regression = Model::parse(REGRESSION).unwrap();
+    let swapped = scores("fraud@challenger", &other);
+    assert_eq!(swapped.as_primitive::<Float64Type>().values(), expected(&regression, &other, 0..20).as_slice());
+    // Another model answers for itself, whatever was scored before.
+    models.slot("fraud@challenger").unwrap().swap(Arc::new(loaded(BINARY, "9", 0.2))).unwrap();
+    let binary = Model::parse(BINARY).unwrap();
+    let answers = scores("fraud@challenger", &other);
+    assert_eq!(answers.as_primitive::<Float64Type>().values(), expected(&binary, &other, 0..20).as_slice());
+}
+
+#[test]
+fn workers_swap_their_models_by_themselves() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    models.insert_challenger("fraud", None).unwrap();
+    let (one, other) = (models.fork(), models.fork());
+    one.slot("fraud").unwrap().swap(Arc::new(loaded(REGRESSION, "8", 0.9))).unwrap();
+    one.slot("fraud@challenger").unwrap().swap(Arc::new(loaded(BINARY, "9", 0.5))).unwrap();
+    assert_eq!(other.slot("fraud").unwrap().current().version, "7");
+    assert!(other.slot("fraud@challenger").unwrap().serving().is_none());
+    let challenger = one.slot("fraud").unwrap().challenger().unwrap();
+    assert_eq!(challenger.serving().unwrap().version, "9", "a champion knows the challenger of its own worker");
+}
+
+#[test]
+fn a_challenger_with_other_features_is_refused() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    let renamed = BINARY.replacen("feature_names=f0", "feature_names=amount", 1);
+    let error = models.insert_challenger("fraud", Some(Arc::new(loaded(&renamed, "8", 0.5)))).unwrap_err();
+    assert!(error.to_string().contains("version 8"), "{error}");
+    assert!(models.insert_challenger("other", None).is_err());
+}
+
+#[test]
 fn a_successor_with_other_features_or_outputs_is_refused() {
     let models = models();
     let slot = models.slot("fraud").unwrap();
@@ -197,6 +296,98 @@ fn a_successor_with_other_features_or_outputs_is_refused() {
     let error = slot.swap(Arc::new(loaded(&renamed, "10", 0.5))).unwrap_err().to_string();
     assert!(error.contains("version 10") && error.contains("f0, f1") && error.contains("amount, f1"), "{error}");
     assert_eq!(slot.current().version, "7");
+}
+
+/// Plans a call of `explain_score` whose second argument is a constant.
+fn plan_with_number(function: &ScalarUDF, name: &str, number: i64, features: usize) -> Result<FieldRef> {
+    let types: Vec<DataType> =
+        [DataType::Utf8, DataType::Int64].into_iter().chain(vec![DataType::Float64; features]).collect();
+    let fields: Vec<FieldRef> = function
+        .coerce_types(&types)?
+        .into_iter()
+        .map(|to| Arc::new(Field::new("argument", to, true)) as FieldRef)
+        .collect();
+    let (name, number) = (ScalarValue::from(name), ScalarValue::Int64(Some(number)));
+    let mut scalars = vec![None; fields.len()];
+    (scalars[0], scalars[1]) = (Some(&name), Some(&number));
+    function.return_field_from_args(ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars })
+}
+
+#[test]
+fn wrong_calls_for_reasons_are_refused_when_planned() {
+    let models = models();
+    let explain = function(&models, EXPLAIN_SCORE);
+    let doubles = |num: usize| vec![DataType::Float64; num];
+    assert_eq!(*plan(&explain, "fraud", &doubles(4)).unwrap().data_type(), DataType::Utf8);
+    assert!(plan(&explain, "fraud", &[DataType::Int32, DataType::Int32, DataType::Boolean, DataType::Null]).is_ok());
+    assert!(plan(&explain, "fraud", &[]).is_ok(), "the planner gives it the features of the score");
+    assert!(
+        matches!(plan(&explain, "kinds", &doubles(4)).unwrap().data_type(), DataType::FixedSizeList(item, 3) if *item.data_type() == DataType::Utf8)
+    );
+    assert_plan_refused(
+        plan(&explain, "fraud", &doubles(3)),
+        &["4 features", "f0, f1, f2, f3", "none of them", "found 3"],
+    );
+    assert_plan_refused(plan(&explain, "fraud", &[DataType::Utf8]), &["argument 2 of explain_score", "Utf8"]);
+    assert_plan_refused(plan(&explain, "frauds", &[]), &["'frauds'", "did you mean 'fraud'"]);
+    assert!(explain.coerce_types(&[]).unwrap_err().to_string().contains("no argument"));
+    assert!(plan_with_number(&explain, "fraud", 3, 4).is_ok());
+    assert!(plan_with_number(&explain, "fraud", 4, 0).is_ok());
+    for number in [0, -1, 5] {
+        assert_plan_refused(plan_with_number(&explain, "fraud", number, 4), &["number of reasons", "1 to 4"]);
+    }
+    assert_plan_refused(plan_with_number(&explain, "fraud", 2, 3), &["4 features", "found 3"]);
+}
+
+#[test]
+fn reasons_come_through_the_function_as_from_the_arrays() {
+    let models = models();
+    let explain = function(&models, EXPLAIN_SCORE);
+    let (features, model) = (features(), Model::parse(BINARY).unwrap());
+    let args = || std::iter::once(name_value("fraud")).chain(features.iter().cloned().map(ColumnarValue::Array));
+    let found = call(&explain, args().collect(), 20).into_array(20).unwrap();
+    assert_eq!(&found, &explain_arrays(&model, &features, 20, REASONS).unwrap());
+
+    let mut args: Vec<ColumnarValue> = args().collect();
+    args.insert(1, ColumnarValue::Scalar(ScalarValue::Int64(Some(2))));
+    let args = ScalarFunctionArgs {
+        arg_fields: args
+            .iter()
+            .map(|arg| Arc::new(Field::new("argument", arg.data_type(), true)) as FieldRef)
+            .collect(),
+        args,
+        number_rows: 20,
+        return_field: plan_with_number(&explain, "fraud", 2, 4).unwrap(),
+        config_options: Arc::new(ConfigOptions::default()),
+    };
+    let two = explain.invoke_with_args(args).unwrap().into_array(20).unwrap();
+    assert_eq!(&two, &explain_arrays(&model, &features, 20, 2).unwrap());
+    assert!(two != found);
+    let nothing = ScalarFunctionArgs {
+        args: vec![name_value("fraud")],
+        arg_fields: vec![Arc::new(Field::new("argument", DataType::Utf8, true))],
+        number_rows: 1,
+        return_field: plan(&explain, "fraud", &[]).unwrap(),
+        config_options: Arc::new(ConfigOptions::default()),
+    };
+    assert!(explain.invoke_with_args(nothing).unwrap_err().to_string().contains("4 features, found 0"));
+}
+
+#[test]
+fn a_successor_without_reasons_is_refused_where_sql_asks_for_them() {
+    let line = BINARY.lines().find(|line| line.starts_with("leaf_count=")).unwrap();
+    let sizes = BINARY.lines().find(|line| line.starts_with("tree_sizes=")).unwrap();
+    let without = BINARY.replacen(&format!("{sizes}\n"), "", 1).replacen(&format!("{line}\n"), "", 1);
+    let models = models();
+    let slot = models.slot("fraud").unwrap();
+    slot.swap(Arc::new(loaded(&without, "8", 0.5))).unwrap();
+    let explain = function(&models, EXPLAIN_SCORE);
+    assert_plan_refused(plan(&explain, "fraud", &[]), &["cannot be explained", "leaf_count"]);
+    slot.swap(Arc::new(loaded(BINARY, "9", 0.5))).unwrap();
+    plan(&explain, "fraud", &[]).unwrap();
+    let error = slot.swap(Arc::new(loaded(&without, "10", 0.5))).unwrap_err().to_string();
+    assert!(error.contains("version 10") && error.contains("leaf_count"), "{error}");
+    assert_eq!(slot.current().version, "9");
 }
 
 /// DataFusion's simplifier evaluates immutable and stable functions of constants while planning; a threshold in a plan would
