@@ -25,5 +25,6 @@ SELECT
         has_device, visit_of_device, time_on_device, user_share_on_device_31d, user_devices_24h, user_devices_31d,
         user_on_new_devices_6h, user_dearer_on_new_devices_6h, user_on_known_devices_24h
     ) AS fraud_probability,
-    model_version('fraud') AS model_version
+    model_version('fraud') AS model_version,
+    model_run_id('fraud') AS model_run_id
 FROM devices

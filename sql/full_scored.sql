@@ -23,5 +23,6 @@ SELECT
         user_present_here_6h, user_present_here_24h, user_present_elsewhere_6h, user_present_elsewhere_24h,
         user_here_24h, user_elsewhere_6h, user_share_here_14d, time_since_last_here
     ) AS fraud_probability,
-    model_version('fraud') AS model_version
+    model_version('fraud') AS model_version,
+    model_run_id('fraud') AS model_run_id
 FROM account
