@@ -77,7 +77,6 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
         folder: PathBuf::from("."),
         sources,
         registry: None,
-        training: None,
         models: Vec::new(),
         training: None,
         views: views
