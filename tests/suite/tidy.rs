@@ -102,9 +102,14 @@ fn serialised_types_live_where_their_versions_are_kept() {
     let homes = [
         "engine/src/pipeline/",
         "engine/src/checkpoint/manifest",
+        "engine/src/model/evaluation/",
+        "engine/src/model/gate",
         "engine/src/model/manifest",
+        "engine/src/model/profile/mod.rs",
         "engine/src/model/registry/folder/document.rs",
         "engine/src/observe/status.rs",
+        "engine/src/observe/drift.rs",
+        "engine/src/observe/labels.rs",
         "engine/src/types/",
         "engine/src/sink/mod.rs",
     ];

@@ -56,7 +56,8 @@ pub struct ModelManifest {
     pub imbalance: String,
     /// How the parameters were found.
     pub search: Search,
-    /// Figures by name, names as MLflow takes them: `test/pr_auc`.
+    /// Figures of the test rows by the names of [`super::evaluation::Evaluation::flat`]; those of other rows and models have a
+    /// prefix: `validation.pr_auc`, `champion.pr_auc`.
     pub metrics: BTreeMap<String, f64>,
     /// What a reader should know.
     pub notes: Vec<String>,
@@ -130,17 +131,6 @@ pub struct Search {
     pub of_defaults: Option<f64>,
 }
 
-/// How good a model is on some rows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Quality {
-    /// Area under the precision-recall curve (average precision).
-    pub pr_auc: f64,
-    /// Of those at or above the threshold, the share that is positive.
-    pub precision: f64,
-    /// Of the positives, the share at or above the threshold.
-    pub recall: f64,
-}
-
 impl ModelManifest {
     /// Where the manifest of a model is: in its directory; of a model file on its own, `fraud.txt`, in `fraud.json`.
     #[must_use]
@@ -182,7 +172,7 @@ impl ModelManifest {
     /// A figure of its test rows by its name: `pr_auc`, `precision`, `recall`, ...
     #[must_use]
     pub fn test_metric(&self, name: &str) -> Option<f64> {
-        self.metrics.get(&format!("test/{name}")).copied()
+        self.metrics.get(name).copied()
     }
 
     /// The document's text.
@@ -229,7 +219,7 @@ pub(crate) mod tests {
             parameters: BTreeMap::from([("num_leaves".into(), 31.into())]),
             imbalance: "none".into(),
             search: Search { trials: 2, folds: 3, average_precision: Some(0.5), of_defaults: Some(0.25) },
-            metrics: BTreeMap::from([("test/pr_auc".into(), 0.5)]),
+            metrics: BTreeMap::from([("pr_auc".into(), 0.5)]),
             notes: Vec::new(),
         }
     }
@@ -245,7 +235,7 @@ pub(crate) mod tests {
         "data":[{"source":"transactions","uri":"history/","order":"as served","rows":10,"rejected":0}],
         "versions":{"tidemill":"0.1.0","lightgbm":"4.6.0"},"parameters":{"num_leaves":31},"imbalance":"none",
         "search":{"trials":2,"folds":3,"average_precision":0.5,"of_defaults":0.25},
-        "metrics":{"test/pr_auc":0.5},"notes":[]}"#;
+        "metrics":{"pr_auc":0.5},"notes":[]}"#;
 
     #[test]
     fn version_2_is_read_as_it_was_written() {

@@ -12,8 +12,9 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::model::MODEL_BYTES_MAX;
-use crate::model::manifest::{MODEL_MANIFEST_VERSION, ModelManifest};
+use crate::model::manifest::ModelManifest;
 
+pub use crate::model::manifest::{MANIFEST_FILE as MANIFEST, MODEL_FILE as MODEL};
 use mlmodel::MlModel;
 pub use self_test::SelfTest;
 pub use write::ModelFiles;
@@ -21,10 +22,6 @@ pub(crate) use write::RegisteredAs;
 
 /// The file that says what the others are; MLflow's.
 pub const MLMODEL: &str = "MLmodel";
-/// The model's text, where we write it.
-pub const MODEL: &str = "model.lgb";
-/// The model manifest.
-pub const MANIFEST: &str = "tidemill.json";
 /// Distributions of features and score on the training rows.
 pub const REFERENCE_PROFILE: &str = "reference_profile.json";
 /// Rows and the scores that they must get.
@@ -86,15 +83,7 @@ impl Package {
     /// The model manifest; `None` in a directory that was not written by us.
     pub fn manifest(&self) -> Result<Option<ModelManifest>> {
         let Some(text) = self.text(MANIFEST)? else { return Ok(None) };
-        let wrong = |why: String| Error::data(format!("{MANIFEST}: {why}; train the model again"));
-        let value: serde_json::Value =
-            serde_json::from_str(text).map_err(|error| wrong(format!("not JSON: {error}")))?;
-        let version = value.get("version").and_then(serde_json::Value::as_u64);
-        if version != Some(u64::from(MODEL_MANIFEST_VERSION)) {
-            let found = version.map_or_else(|| "none".to_owned(), |version| version.to_string());
-            return Err(wrong(format!("expected version {MODEL_MANIFEST_VERSION}, found {found}")));
-        }
-        serde_json::from_str(text).map(Some).map_err(|error| wrong(format!("not a model manifest: {error}")))
+        ModelManifest::parse(text).map(Some).map_err(|error| error.context(MANIFEST))
     }
 
     /// Where the model's text is: what `MLmodel` names, or else the one file with the name that we give it.

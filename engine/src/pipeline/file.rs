@@ -2,7 +2,9 @@
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
 mod model;
+mod monitoring;
 mod repartition;
+mod training;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::model::{ModelFile, Reload};
+pub(super) use self::monitoring::{DriftFile, LabelsFile};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
+pub(super) use self::training::{ImbalanceFile, ThresholdFile, TrainingFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
     ten_seconds, two_hours,
@@ -58,6 +62,13 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+    /// Drift of what the models serve.
+    #[serde(default)]
+    pub(super) drift: DriftFile,
+    /// Labels that come after the scores. Without it nothing is known of how good the served scores are.
+    pub(super) labels: Option<LabelsFile>,
+    /// How `tidemill train` makes a model. Nothing else reads it.
+    pub(super) training: Option<TrainingFile>,
 }
 
 /// A source and the table that its records become.

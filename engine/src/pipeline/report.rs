@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::problem::Problems;
 use super::settings::{
-    Checkpoint, Delivery, Model, Pipeline, Repartition, SinkConnector, Source, SourceConnector, StartPosition, Until,
-    View,
+    Checkpoint, Delivery, LabelSide, Model, Pipeline, Repartition, SinkConnector, Source, SourceConnector,
+    StartPosition, Training, Until, View,
 };
 use super::text::{ByteSize, TextForm};
 
@@ -40,6 +40,9 @@ fn report(pipeline: &Pipeline) -> String {
     };
     rows.push(("delivery", "", delivery.to_string()));
     rows.push(("run", "", run_text(pipeline)));
+    rows.extend(
+        pipeline.training.iter().map(|training| ("training", training.model.as_str(), training_text(training))),
+    );
     rows.push(("http", "", pipeline.http.map_or_else(|| "off".to_string(), |address| address.to_string())));
     let width = rows.iter().map(|(_, name, _)| name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -49,6 +52,13 @@ fn report(pipeline: &Pipeline) -> String {
         text.push('\n');
     }
     text
+}
+
+fn training_text(training: &Training) -> String {
+    format!(
+        "label {}, {} sets of parameters tried, the threshold is {}",
+        training.label, training.trials, training.threshold
+    )
 }
 
 fn model_text(model: &Model) -> String {
@@ -107,6 +117,8 @@ fn output_text(connector: &SinkConnector) -> String {
             format!("parquet {}{positions}; a file ends at {} rows, {size} or {age}", parquet.path, parquet.max_rows)
         }
         SinkConnector::Console => "console".to_string(),
+        SinkConnector::Labels(LabelSide::Served) => "memory, for labels".to_string(),
+        SinkConnector::Labels(LabelSide::Reported) => "memory, for what was served".to_string(),
         SinkConnector::Internal(internal) => {
             format!("kafka {} at {}", internal.topic, internal.connection.bootstrap_servers)
         }

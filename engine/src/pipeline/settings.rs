@@ -1,6 +1,8 @@
 //! A validated pipeline: settings that cannot be wrong in themselves. Data only, never a client. What the file said and
 //! where it stood is `file.rs`'s business.
 
+mod training;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
+pub use self::training::{Boundary, Imbalance, Training, TreeParameters};
+pub use super::monitoring::{Drift, LabelSide, Labels};
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.
@@ -37,6 +41,12 @@ pub struct Pipeline {
     pub run: RunSettings,
     /// Where metrics, health and status are served; `None` when switched off.
     pub http: Option<SocketAddr>,
+    /// What of the models' inputs and scores is an alarm.
+    pub drift: Drift,
+    /// Where labels of served rows come from.
+    pub labels: Option<Labels>,
+    /// How `tidemill train` makes a model.
+    pub training: Option<Training>,
 }
 
 /// A source and the table that its records become.
@@ -405,6 +415,8 @@ pub enum SinkConnector {
     Console,
     /// The topic between two stages. No file says so; a run does.
     Internal(InternalTopic),
+    /// One side of the join of scores and labels, in memory. No file says so; a run does.
+    Labels(LabelSide),
 }
 
 /// A Kafka sink.

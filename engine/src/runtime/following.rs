@@ -7,6 +7,7 @@ use tidemill_udfs::functions::{LoadedModel, Models};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::drift::DriftBoard;
 use super::models::Offers;
 use super::starting::{keep, serving_status};
 use super::{clock, tasks};
@@ -29,6 +30,8 @@ pub(crate) struct Following {
     pub(crate) folder: Option<Folder>,
     pub(crate) status: StatusBoard,
     pub(crate) io: Handle,
+    /// Compares what is served with what the models were trained on.
+    pub(crate) drift: Option<Arc<DriftBoard>>,
 }
 
 /// Follows one place until `stop`.
@@ -88,6 +91,9 @@ impl One {
         match self.prepare(found).await {
             Ok(candidate) => {
                 self.follower.serves(found);
+                if let (Some(board), Some(profile)) = (&self.following.drift, candidate.profile) {
+                    board.set_reference(&candidate.model.sha256, profile);
+                }
                 if self.serving.as_deref().is_none_or(|serving| differ(serving, &candidate.model)) {
                     self.hand_over(Some(candidate.model));
                 }

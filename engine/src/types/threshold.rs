@@ -62,7 +62,7 @@ impl fmt::Display for ThresholdPolicy {
             ThresholdPolicy::Costs { missed: MissedCost::Each(cost), review } => {
                 write!(f, "the least costs on validation: a missed positive costs {cost}, an alert {review}")
             }
-            ThresholdPolicy::Fixed { .. } => f.write_str("fixed in the pipeline file"),
+            ThresholdPolicy::Fixed { threshold } => write!(f, "fixed at {threshold} in the pipeline file"),
         }
     }
 }

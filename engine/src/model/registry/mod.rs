@@ -14,7 +14,9 @@ use chrono::{DateTime, Utc};
 use crate::checkpoint::Folder;
 use crate::checkpoint::store::{absolute_uri, open_store};
 use crate::error::{Error, Result};
+use crate::model::candidate::{Named, Raw, examine};
 use crate::model::package::Package;
+use crate::model::place::Place;
 use crate::model::reference::{At, ModelReference, check_alias, check_name, check_version};
 
 pub use folder::FolderRegistry;
@@ -181,7 +183,7 @@ impl Registry {
         fetched.map_err(|error| error.context(format!("{} version {}", version.name, version.version)))
     }
 
-    /// Registers a model: run, files, version. When this fails there is no version, and no alias has moved.
+    /// Registers a model, if it can be served: run, files, version. When this fails there is no version, and no alias has moved.
     pub async fn register(&self, name: &str, package: &Package, record: &RunRecord) -> Result<ModelVersion> {
         self.register_until(name, package, record, std::future::pending()).await
     }
@@ -195,7 +197,7 @@ impl Registry {
         stop: impl Future<Output = ()> + Send,
     ) -> Result<ModelVersion> {
         check_name(name)?;
-        package.model_text()?;
+        check_package(name, package)?;
         match self {
             Registry::Folder(folder) => {
                 tokio::select! {
@@ -237,4 +239,18 @@ impl Registry {
             Registry::Mlflow(mlflow) => mlflow.set_tags(name, version, tags).await,
         }
     }
+}
+
+/// What serving would refuse is not registered.
+fn check_package(name: &str, package: &Package) -> Result<()> {
+    let has_threshold = package.manifest()?.is_some();
+    let place = Place {
+        slot: name.to_owned(),
+        champion: None,
+        uri: String::new(),
+        // Without a manifest, the pipeline file fixes it.
+        threshold: (!has_threshold).then_some(0.5),
+        reload: None,
+    };
+    examine(Raw::Package(package.clone()), Named::default(), &place).map(drop)
 }

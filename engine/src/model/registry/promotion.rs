@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::{ModelVersion, Registry};
 use crate::error::{Error, Result};
-use crate::model::reference::{At, ModelReference};
+use crate::model::reference::ModelReference;
 
 /// The tag in which the gate leaves its verdict: [`GATE_PASSED`], or anything else and why.
 pub const GATE_TAG: &str = "gate";
@@ -93,12 +93,7 @@ impl Registry {
 
     /// The version that an alias means; `None` when it means none.
     pub async fn current(&self, name: &str, alias: &str) -> Result<Option<ModelVersion>> {
-        let reference = ModelReference::alias(name, alias)?;
-        let At::Alias(alias) = &reference.at else { return Ok(None) };
-        match self {
-            Registry::Folder(folder) => folder.by_alias(name, alias).await,
-            Registry::Mlflow(mlflow) => mlflow.by_alias(name, alias).await,
-        }
+        self.find(&ModelReference::alias(name, alias)?).await
     }
 }
 

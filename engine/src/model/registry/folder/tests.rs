@@ -10,9 +10,13 @@ use crate::ErrorKind;
 use crate::model::reference::ModelReference;
 use crate::model::registry::{GATE_PASSED, GATE_TAG, PROMOTED_AT_TAG, PROMOTED_FROM_TAG, Registry};
 
+const MODEL: &str = include_str!("../../../../../udfs/testdata/one_leaf.txt");
+
+/// A model directory; `text` tells one from the other.
 fn package(text: &str) -> Package {
     let mut package = Package::default();
-    package.insert("model.lgb", text.to_owned()).unwrap();
+    package.insert("model.lgb", MODEL).unwrap();
+    package.insert("features.sql", text.to_owned()).unwrap();
     package.insert("plots/a b=c.svg", "<svg/>").unwrap();
     package
 }
@@ -55,7 +59,8 @@ async fn keeps_versions(registry: &Registry) {
     assert_eq!(registry.resolve(&reference("models:/fraud/1")).await.unwrap(), first);
     let fetched = registry.fetch(&first, Fetch::All).await.unwrap();
     assert_eq!(fetched, package("one"));
-    assert_eq!(registry.fetch(&second, Fetch::Serving).await.unwrap().model_text().unwrap(), "two");
+    let served = registry.fetch(&second, Fetch::Serving).await.unwrap();
+    assert_eq!((served.model_text().unwrap(), served.files.len()), (MODEL, 1));
     assert_eq!(registry.fetch(&second, Fetch::Only(&["none"])).await.unwrap(), Package::default());
 
     registry.set_alias("fraud", "champion", "2").await.unwrap();
@@ -110,6 +115,22 @@ async fn registrations_at_the_same_time_get_numbers_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_model_that_cannot_be_served_is_not_registered() {
+    let registry = in_memory();
+    let mut broken = package("one");
+    broken.insert("model.lgb", "hello").unwrap();
+    let mut other = package("one");
+    let test = crate::model::package::SelfTest { features: vec!["x".into()], rows: Vec::new(), scores: Vec::new() };
+    other.insert("self_test.json", test.to_json()).unwrap();
+    for (package, hint) in [(broken, "cannot be served"), (other, "self-test"), (Package::default(), "model directory")]
+    {
+        let error = registry.register("fraud", &package, &record()).await.unwrap_err();
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+    assert_eq!(registry.names().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn tags_set_at_the_same_time_are_all_kept() {
     let registry = in_memory();
     registry.register("fraud", &package("one"), &record()).await.unwrap();
@@ -126,7 +147,7 @@ async fn a_file_that_was_changed_is_refused() {
     let registry = on_disk(folder.path());
     let version = registry.register("fraud", &package("one"), &record()).await.unwrap();
     let model = folder.path().join("models").join(&version.location).join("model.lgb");
-    std::fs::write(&model, "two").unwrap();
+    std::fs::write(&model, MODEL.replace('0', "1")).unwrap();
     let error = registry.fetch(&version, Fetch::Serving).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.to_string().contains("fraud version 1"), "{error}");
