@@ -33,6 +33,10 @@ test: deps-test ## all tests, beside a real Kafka broker and a real S3 server
 	tests/with-servers.sh cargo test $(CARGO_FLAGS)
 	tests/python-checks.sh
 
+.PHONY: test-airflow
+test-airflow: build ## the DAGs in a real Airflow, with the program that was built
+	tests/airflow.sh
+
 .PHONY: build
 build: deps ## the program, with training: target/debug/tidemill
 	cargo build $(CARGO_FLAGS)

@@ -12,5 +12,6 @@ SELECT
         avg_amount_last_7, amount_to_avg_ratio, amount_to_max_ratio, num_last_7, amount_z_score,
         time_since_last_txn, is_new_country_since_last, is_new_merchant_since_last, visit_of_merchant, visit_of_country
     ) AS fraud_probability,
-    model_version('fraud') AS model_version
+    model_version('fraud') AS model_version,
+    model_run_id('fraud') AS model_run_id
 FROM features

@@ -81,32 +81,6 @@ fn what_check_could_not_read_it_says_and_takes_either_way() {
     }
 }
 
-#[test]
-fn training_refuses_what_would_overwrite_the_model_or_cannot_be() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = kinds_pipeline(folder.path(), "missing.txt", SECOND_CLASS);
-    let train = |more: &[&str]| {
-        let arguments = ["train", &file, "--input", "events=in", "--model", "kinds"];
-        tidemill(folder.path(), &[&arguments[..], more].concat())
-    };
-    let cases: [(&[&str], &str); 7] = [
-        (&["--output", "m.json"], "--output m.json"),
-        (&["--output", "m.JSON"], "--output m.JSON"),
-        (&["--output", "m.txt", "--threshold-quantile", "0"], "--threshold-quantile"),
-        (&["--output", "m.txt", "--threshold-quantile", "1.5"], "found 1.5"),
-        (&["--output", "m.txt", "--threshold-quantile=-0.1"], "found -0.1"),
-        (&["--output", "m.txt", "--threshold-quantile", "NaN"], "found NaN"),
-        (&["--output", "m.txt", "--rounds", "0"], "--rounds"),
-    ];
-    for (arguments, told) in cases {
-        let ended = train(arguments);
-        assert_eq!(ended.code, Some(78), "{arguments:?}: {}", ended.log);
-        assert!(ended.log.contains(told), "{arguments:?}: {}", ended.log);
-    }
-    let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.starts_with(['m', '.'])).collect::<Vec<_>>(), Vec::<String>::new());
-}
-
 /// A pipeline with one case, which expects `x` to be this.
 fn case_file(folder: &Path, x: &str) -> String {
     let pipeline = r#"

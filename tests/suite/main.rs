@@ -8,5 +8,7 @@ mod commands;
 mod files_source;
 mod harness;
 mod kafka;
+mod models;
 mod run;
 mod tidy;
+mod train;

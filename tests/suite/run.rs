@@ -3,10 +3,12 @@
 
 mod bench;
 mod bootstrapped;
+mod bootstrapped_stages;
 mod buried;
 mod crash;
 mod dead_letters;
 mod demo;
+mod drift;
 mod explained;
 mod fraud;
 mod generated;
@@ -18,4 +20,5 @@ mod repartition;
 mod replayed;
 mod served;
 mod shared;
+mod swapped;
 mod windows;

@@ -3,6 +3,7 @@
 //! This crate knows models and Arrow batches. It reads no files, talks to no registry, and holds no state of a stream.
 
 mod aggregates;
+pub mod bins;
 pub mod exact;
 #[cfg(test)]
 mod exact_tests;

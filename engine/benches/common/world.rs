@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tidemill::model::manifest::ModelManifest;
-use tidemill::pipeline::settings::Pipeline;
-use tidemill::replay::{Input, select};
+use tidemill::pipeline::settings::{Pipeline, Training};
+use tidemill::replay::{Input, default_workers};
 use tidemill::source::generator::{DAY_MS, GeneratorSettings, RecordBlock, Simulator, write_parquet};
-use tidemill::train::{FeatureQuery, TrainSettings, feature_query, train};
+use tidemill::train::{FeatureQuery, Request, feature_query, train, training_of, write};
 
 /// Where the simulated history begins: 2026-01-01 UTC, milliseconds.
 const HISTORY_FROM_MS: i64 = 1_767_225_600_000;
@@ -58,7 +58,7 @@ impl World {
     /// Trains the model if it is not there.
     pub(crate) fn new(features: Features) -> World {
         let mut environment: Environment = std::env::vars().collect();
-        let model = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-fraud-{features:?}.txt"));
+        let model = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-fraud-{features:?}"));
         environment.insert("TIDEMILL_MODEL".to_owned(), model.display().to_string());
         let mut world = World { features, text: text(features), environment };
         let manifest = match ModelManifest::read(&model) {
@@ -78,7 +78,8 @@ impl World {
     }
 
     fn query(&self) -> FeatureQuery {
-        feature_query(&self.pipeline(), "fraud", "is_fraud", None).unwrap()
+        let pipeline = self.pipeline();
+        feature_query(&pipeline, &training(&pipeline)).unwrap()
     }
 
     fn trained(&self, model: &Path) -> ModelManifest {
@@ -86,14 +87,33 @@ impl World {
         let history: PathBuf = model.with_extension("parquet");
         drop(std::fs::remove_file(&history));
         write_parquet(settings(), HISTORY_FROM_MS..LIVE_FROM_MS, &history, 2).unwrap();
-        let (pipeline, query) = (self.pipeline(), self.query());
+        let pipeline = self.pipeline();
         let source = pipeline.sources[0].name.clone();
-        let inputs = [Input { source, uri: history.display().to_string(), format: None }];
-        let rows = select(&pipeline, &self.environment, &inputs, &query.select).unwrap();
-        let trained = train(&rows.batches, &query, &TrainSettings { seed: SEED, ..TrainSettings::default() }).unwrap();
-        std::fs::write(model, &trained.text).unwrap();
-        std::fs::write(ModelManifest::path_of(model), trained.manifest.to_json().unwrap()).unwrap();
+        let request = Request {
+            pipeline: &pipeline,
+            training: &training(&pipeline),
+            environment: &self.environment,
+            inputs: &[Input { source, uri: history.display().to_string(), format: None }],
+            run: None,
+            champion: None,
+            num_threads: default_workers(),
+        };
+        let trained = train(&request, &|_| {}).unwrap();
+        write(&trained.package, model).unwrap();
         trained.manifest
+    }
+}
+
+/// 200 trees, whatever the features.
+fn training(pipeline: &Pipeline) -> Training {
+    Training {
+        seed: SEED,
+        rounds: 200,
+        early_stopping: 200,
+        trials: 0,
+        amount: None,
+        segments: Vec::new(),
+        ..training_of(pipeline).unwrap().clone()
     }
 }
 
@@ -105,10 +125,11 @@ fn settings() -> GeneratorSettings {
 pub(crate) fn row_sql() -> String {
     let sql = std::fs::read_to_string(FEATURES_SQL).unwrap();
     let (read, rest) = sql.split_once("),\nhistory AS (").expect("the windows are a step of their own");
-    let (_, select) = rest.split_once("\n)\nSELECT\n").expect("the last step has the features");
+    let (_, select) =
+        rest.split_once("\n    ),\n    ln(").expect("the last step has the features, after what it leaves out");
     let last = "AS is_watched_merchant";
     let (select, _) = select.split_once(last).expect("windows come after what a row says by itself");
-    format!("{read})\nSELECT\n{select}{last}\nFROM read\n")
+    format!("{read})\nSELECT\n    * EXCLUDE (local_currency, minute_of_hour),\n    ln({select}{last}\nFROM read\n")
 }
 
 fn text(features: Features) -> String {

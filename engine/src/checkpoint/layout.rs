@@ -7,6 +7,7 @@
 //! units/<source>/<topic>/<partition>/state/<offset>-g<generation>-<uuid>/<operator>.<table>.arrow
 //!                                                            state at an offset; named by manifests
 //! models/<sha256>.txt                                        the models that served, for replays
+//! models/<name>.json                                         which of them served last, for a start without its registry
 //! .probe/<uuid>                                              the self-test's; gone when it ends
 //! ```
 
@@ -33,6 +34,12 @@ const SEGMENT_BYTES_MAX: usize = 160;
 #[must_use]
 pub fn model_path(sha256: &str) -> String {
     format!("models/{sha256}.txt")
+}
+
+/// The name of the note which model served last under a name, below the checkpoint's path.
+#[must_use]
+pub fn kept_model_path(name: &str) -> String {
+    format!("models/{name}.json")
 }
 
 /// The folder of a unit's manifests, below the checkpoint's path.

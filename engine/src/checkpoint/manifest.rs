@@ -132,6 +132,33 @@ pub struct ServedModel {
     pub sha256: String,
     /// Its threshold, as text that reads back to the same bits.
     pub threshold: String,
+    /// The training run that it came from, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+}
+
+/// The model that stands beside the checkpoints for a start without its registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptModel {
+    /// Where it came from, as the pipeline file says it.
+    pub uri: String,
+    /// What it is.
+    pub served: ServedModel,
+}
+
+impl KeptModel {
+    /// Reads the document.
+    pub fn from_bytes(bytes: &[u8]) -> Result<KeptModel> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Error::data("the note of a kept model cannot be read").with_source(error))
+    }
+
+    /// The document's text.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::internal("the note of a kept model cannot be written").with_source(error))
+    }
 }
 
 /// From which record on which models served.

@@ -223,8 +223,12 @@ fn what_was_added_to_a_version_is_read_back_and_absent_in_older_manifests() {
 #[test]
 fn a_schedule_says_from_which_record_on_which_models_served() {
     let models = |version: &str| {
-        let served =
-            ServedModel { version: version.to_owned(), sha256: version.repeat(64), threshold: "0.7".to_owned() };
+        let served = ServedModel {
+            version: version.to_owned(),
+            sha256: version.repeat(64),
+            threshold: "0.7".to_owned(),
+            run_id: None,
+        };
         BTreeMap::from([("fraud".to_owned(), served)])
     };
     let serving = |from, version| Serving { from: offset(from), models: models(version) };

@@ -73,7 +73,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use finish::{CommitPermit, finish_files};
 pub use manifest::{
-    Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, RestartPoint, ServedModel, Serving,
+    KeptModel, Manifest, ManifestKind, ManifestNumber, ModelVersion, OperatorState, RestartPoint, ServedModel, Serving,
     SinkProgress, Snapshot, StateFile, StateKind, StateTable, WriterIdentity, schedule_after,
 };
 pub use protocol::{

@@ -14,8 +14,10 @@ mod bootstrap;
 mod check;
 mod checkpoint;
 mod demo;
+mod drift;
 mod explain;
 mod generate;
+mod model;
 mod preview;
 mod replay;
 mod run;
@@ -23,6 +25,8 @@ mod schema;
 mod state_tables;
 mod test;
 mod train;
+#[cfg(feature = "lightgbm")]
+mod train_registry;
 
 /// SQL feature queries and a machine-learned score over Kafka.
 #[derive(Debug, Parser)]
@@ -54,6 +58,11 @@ enum Command {
     Generate(generate::GenerateArguments),
     /// Train a model on stored history, on the features of the pipeline's own SQL.
     Train(train::TrainArguments),
+    /// Hold what a pipeline makes of a stored period against what its models were trained on. Ends with 0 when there is drift
+    /// and somebody should act, with 99 when there is none.
+    Drift(drift::DriftArguments),
+    /// Models in the registry: list, show, register, promote, roll back.
+    Model(model::ModelArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),
     /// Run a pipeline over stored rows, and write what its sinks would get. The checks of the pipeline file are applied, as in a
@@ -82,7 +91,7 @@ pub fn main() -> ExitCode {
     );
     let environment: Environment = std::env::vars().collect();
     match arguments.command.run(&environment) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) => outcome.exit_code(),
         Err(error) => fail(&error),
     }
 }
@@ -101,13 +110,17 @@ impl Command {
             | Command::Schema(_)
             | Command::Generate(_)
             | Command::Train(_)
+            | Command::Drift(_)
+            | Command::Model(_)
             | Command::Demo(_)
             | Command::Checkpoint(_) => Some("warn"),
         }
     }
 
-    fn run(self, environment: &Environment) -> Result<()> {
-        match self {
+    fn run(self, environment: &Environment) -> Result<Outcome> {
+        let done = match self {
+            Command::Drift(arguments) => return drift::run(&arguments, environment),
+            Command::Model(arguments) => return model::run(&arguments, environment),
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Bootstrap(arguments) => bootstrap::run(&arguments, environment),
             Command::Check(arguments) => check::run(&arguments, environment),
@@ -120,8 +133,45 @@ impl Command {
             Command::Generate(arguments) => generate::run(&arguments, environment),
             Command::Train(arguments) => train::run(&arguments, environment),
             Command::Demo(arguments) => demo::run(&arguments, environment),
+        };
+        done.map(|()| Outcome::Done)
+    }
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It did what it was asked for.
+    Done,
+    /// There was nothing to do, or the answer is no.
+    NothingToDo,
+}
+
+impl Outcome {
+    /// What an orchestrator acts on.
+    fn exit_code(self) -> ExitCode {
+        match self {
+            Outcome::Done => ExitCode::SUCCESS,
+            Outcome::NothingToDo => ExitCode::from(99),
         }
     }
+}
+
+/// Gives a command's result to a machine: as the last line of standard output, into a file, or both.
+pub(crate) fn give_result(result: &serde_json::Value, as_line: bool, file: Option<&Path>) -> Result<()> {
+    if let Some(file) = file {
+        let unavailable = |error: std::io::Error| {
+            Error::unavailable(format!("{} cannot be written", file.display())).with_source(error)
+        };
+        // Whoever waits for the file never sees a part of it.
+        let partial = file.with_file_name(format!(".{}.partial", file.file_name().unwrap_or_default().display()));
+        std::fs::write(&partial, format!("{result}\n")).map_err(unavailable)?;
+        std::fs::rename(&partial, file).map_err(unavailable)?;
+    }
+    if as_line {
+        print(&result.to_string());
+    }
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "the last word to a person at the command line")]

@@ -4,6 +4,8 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use tidemill_udfs::functions::{Agreement, DIFFERENCE_BOUNDS, LoadedModel};
+
 use crate::observe::status::SourceCounts;
 use crate::types::StateUnit;
 
@@ -66,8 +68,23 @@ pub mod name {
     pub const STATE_BYTES: &str = "tidemill_state_bytes";
     /// Keys held by an operator on a worker.
     pub const STATE_KEYS: &str = "tidemill_state_keys";
-    /// 1 for the model in use.
+    /// 1 for the model in use, 0 for those that were.
     pub const MODEL_INFO: &str = "tidemill_model_info";
+    /// The served model's threshold.
+    pub const MODEL_THRESHOLD: &str = "tidemill_model_threshold";
+    /// Models that took another's place while running.
+    pub const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
+    /// Models that were read and refused.
+    pub const MODELS_REFUSED: &str = "tidemill_models_refused_total";
+    /// Looks whether a place means another model, by result.
+    pub const MODEL_CHECKS: &str = "tidemill_model_checks_total";
+    /// When a look last succeeded.
+    pub const MODEL_CHECK_TIME: &str = "tidemill_model_check_last_success_timestamp_seconds";
+    /// Rows that champion and challenger scored, by who decided yes.
+    pub const MODEL_AGREEMENT: &str = "tidemill_model_agreement_rows_total";
+    /// Rows that champion and challenger scored, by the absolute difference of their scores, up to `le`: as the buckets of a
+    /// histogram, filled by whole batches.
+    pub const MODEL_DIFFERENCE: &str = "tidemill_model_score_difference_bucket";
     /// Partitions assigned.
     pub const UNITS: &str = "tidemill_state_units";
     /// Rebalances seen.
@@ -118,10 +135,35 @@ pub fn describe() {
     describe_histogram!(name::SNAPSHOT_PIECE, Unit::Seconds, "time that a worker spent on one piece of a snapshot");
     describe_gauge!(name::STATE_BYTES, Unit::Bytes, "bytes of state held by an operator on a worker");
     describe_gauge!(name::STATE_KEYS, Unit::Count, "keys held by an operator on a worker");
-    describe_gauge!(name::MODEL_INFO, Unit::Count, "1 for the model in use");
+    describe_gauge!(name::MODEL_INFO, Unit::Count, "1 for the model in use, 0 for those that were");
+    describe_gauge!(name::MODEL_THRESHOLD, Unit::Count, "the score from which on the served model decides yes");
+    describe_counter!(name::MODEL_SWAPS, Unit::Count, "models that took another's place while running");
+    describe_counter!(name::MODELS_REFUSED, Unit::Count, "models that were read and refused; the one before serves on");
+    describe_counter!(
+        name::MODEL_CHECKS,
+        Unit::Count,
+        "looks whether a model's place means another model, by result: ok or failed"
+    );
+    describe_gauge!(
+        name::MODEL_CHECK_TIME,
+        Unit::Count,
+        "when the place of a model was last looked at with success, seconds since 1970"
+    );
+    describe_counter!(
+        name::MODEL_AGREEMENT,
+        Unit::Count,
+        "rows scored by champion and challenger, by who decided yes: both, neither, champion, challenger"
+    );
+    describe_counter!(
+        name::MODEL_DIFFERENCE,
+        Unit::Count,
+        "rows scored by champion and challenger whose scores differ by at most le"
+    );
     describe_gauge!(name::UNITS, Unit::Count, "state units held by a worker");
     describe_counter!(name::REBALANCES, Unit::Count, "rebalances seen by a worker");
     describe_gauge!(name::BUILD_INFO, Unit::Count, "1, labelled with the version");
+    super::drift::describe();
+    super::labels::describe();
     gauge!(name::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -271,8 +313,97 @@ pub fn state_gauges(worker: usize, operator: &str) -> (Gauge, Gauge) {
     (gauge!(name::STATE_BYTES, &labels), gauge!(name::STATE_KEYS, &labels))
 }
 
-/// The model in use.
-pub fn model_in_use(model: &str, version: &str, sha256: &str) {
-    let labels = [("model", model.to_owned()), ("version", version.to_owned()), ("sha256", sha256.to_owned())];
-    gauge!(name::MODEL_INFO, &labels).set(1.0);
+/// Handles of one model.
+#[derive(Clone)]
+pub struct ModelMetrics {
+    model: String,
+    /// See [`name::MODEL_SWAPS`].
+    pub swaps: Counter,
+    /// See [`name::MODELS_REFUSED`].
+    pub refused: Counter,
+    /// See [`name::MODEL_CHECKS`], result `ok`.
+    pub checks_ok: Counter,
+    /// See [`name::MODEL_CHECKS`], result `failed`.
+    pub checks_failed: Counter,
+    /// See [`name::MODEL_CHECK_TIME`].
+    pub check_time: Gauge,
+}
+
+impl std::fmt::Debug for ModelMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelMetrics").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl ModelMetrics {
+    /// Handles for a model.
+    #[must_use]
+    pub fn new(model: &str) -> ModelMetrics {
+        let checks =
+            |result: &'static str| counter!(name::MODEL_CHECKS, "model" => model.to_owned(), "result" => result);
+        ModelMetrics {
+            model: model.to_owned(),
+            swaps: counter!(name::MODEL_SWAPS, "model" => model.to_owned()),
+            refused: counter!(name::MODELS_REFUSED, "model" => model.to_owned()),
+            checks_ok: checks("ok"),
+            checks_failed: checks("failed"),
+            check_time: gauge!(name::MODEL_CHECK_TIME, "model" => model.to_owned()),
+        }
+    }
+
+    /// Says which model serves (1), or does so no more (0).
+    pub fn in_use(&self, model: &LoadedModel, value: f64) {
+        let labels = [
+            ("model", self.model.clone()),
+            ("version", model.version.clone()),
+            ("sha256", model.sha256.clone()),
+            ("run_id", model.run_id.clone().unwrap_or_default()),
+        ];
+        gauge!(name::MODEL_INFO, &labels).set(value);
+        if value > 0.0 {
+            gauge!(name::MODEL_THRESHOLD, "model" => self.model.clone()).set(model.threshold);
+        }
+    }
+}
+
+/// Handles of a model and its challenger.
+#[derive(Clone)]
+pub struct AgreementMetrics {
+    /// By who decided yes: both, neither, the champion, the challenger.
+    rows: [Counter; 4],
+    /// By upper bound, the last without one.
+    differences: Vec<Counter>,
+}
+
+impl std::fmt::Debug for AgreementMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgreementMetrics").finish_non_exhaustive()
+    }
+}
+
+impl AgreementMetrics {
+    /// Handles for a champion.
+    #[must_use]
+    pub fn new(model: &str) -> AgreementMetrics {
+        let rows = |yes: &'static str| counter!(name::MODEL_AGREEMENT, "model" => model.to_owned(), "yes" => yes);
+        let bounds = DIFFERENCE_BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        let difference = |le: String| counter!(name::MODEL_DIFFERENCE, "model" => model.to_owned(), "le" => le);
+        AgreementMetrics {
+            rows: ["both", "neither", "champion", "challenger"].map(rows),
+            differences: bounds.map(difference).collect(),
+        }
+    }
+
+    /// Adds what was noted.
+    pub fn add(&self, agreement: &Agreement) {
+        let Agreement { both, neither, champion_only, challenger_only, differences } = agreement;
+        for (counter, rows) in self.rows.iter().zip([both, neither, champion_only, challenger_only]) {
+            counter.increment(*rows);
+        }
+        let mut up_to = 0;
+        for (counter, rows) in self.differences.iter().zip(differences) {
+            up_to += rows;
+            counter.increment(up_to);
+        }
+    }
 }

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+use super::drift::DriftStatus;
+use super::labels::LabelsStatus;
+
 /// Version of the document.
 pub const STATUS_VERSION: u32 = 1;
 
@@ -24,21 +27,65 @@ pub struct Status {
     pub ready: bool,
     /// What is promised.
     pub delivery: String,
-    /// Models in use.
+    /// The models of the pipeline, challengers behind their champions.
     pub models: Vec<ModelStatus>,
     /// One entry per worker.
     pub workers: Vec<WorkerStatus>,
+    /// Drift of what each model serves.
+    #[serde(default)]
+    pub drift: Vec<DriftStatus>,
+    /// How good what was served is, where labels come.
+    #[serde(default)]
+    pub labels: Option<LabelsStatus>,
 }
 
-/// A model in use.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A model of the pipeline. A challenger that is not there has no version.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelStatus {
     /// Name in SQL.
     pub name: String,
-    /// Version.
-    pub version: String,
+    /// Where it comes from, as the pipeline file says it.
+    #[serde(default)]
+    pub uri: String,
+    /// The alias that is followed.
+    #[serde(default)]
+    pub alias: Option<String>,
+    /// Version that serves.
+    pub version: Option<String>,
+    /// The training run that it came from, where that is known.
+    #[serde(default)]
+    pub run_id: Option<String>,
     /// Hash of the model file.
-    pub sha256: String,
+    pub sha256: Option<String>,
+    /// What `threshold` says in SQL.
+    #[serde(default)]
+    pub threshold: Option<f64>,
+    /// Since when this process serves it, milliseconds since 1970-01-01 UTC.
+    #[serde(default)]
+    pub since_ms: Option<i64>,
+    /// Whether it was taken from beside the checkpoints because the place that it comes from could not be read.
+    #[serde(default)]
+    pub is_kept_copy: bool,
+    /// When its place was last looked at with success, milliseconds since 1970-01-01 UTC.
+    #[serde(default)]
+    pub checked_at_ms: Option<i64>,
+    /// Why the last look failed; `None` after one that did not.
+    #[serde(default)]
+    pub check_error: Option<String>,
+    /// The last successor that was refused.
+    #[serde(default)]
+    pub refused: Option<RefusedModel>,
+}
+
+/// A model that may not serve.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedModel {
+    /// Its version; `None` where it has no number.
+    pub version: Option<String>,
+    /// When it was refused, milliseconds since 1970-01-01 UTC.
+    pub at_ms: i64,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a worker has done.
@@ -67,6 +114,9 @@ pub struct WorkerStatus {
     /// What the windows hold, by operator.
     #[serde(default)]
     pub state: BTreeMap<String, StateStatus>,
+    /// Versions of the models that score this worker's rows, by name.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
 }
 
 /// Where the records of a source went. `read = decoded + rejected + stale + repeated`, `late` are among the decoded (I6).
@@ -178,9 +228,26 @@ impl StatusBoard {
         }
     }
 
-    /// Says which models are in use.
+    /// Says how far what is served is from what the models were trained on.
+    pub fn set_drift(&self, drift: Vec<DriftStatus>) {
+        self.lock().drift = drift;
+    }
+
+    /// Says how good what was served is.
+    pub fn set_labels(&self, labels: LabelsStatus) {
+        self.lock().labels = Some(labels);
+    }
+
+    /// Says which models the pipeline has.
     pub fn set_models(&self, models: Vec<ModelStatus>) {
         self.lock().models = models;
+    }
+
+    /// Changes what is said of a model.
+    pub fn update_model(&self, name: &str, change: impl FnOnce(&mut ModelStatus)) {
+        if let Some(model) = self.lock().models.iter_mut().find(|model| model.name == name) {
+            change(model);
+        }
     }
 }
 

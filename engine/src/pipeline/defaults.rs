@@ -52,7 +52,3 @@ pub(super) fn rejection_window() -> u64 {
 pub(super) fn retain() -> u64 {
     10
 }
-
-pub(super) fn threshold() -> f64 {
-    0.70
-}

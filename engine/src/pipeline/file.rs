@@ -1,7 +1,10 @@
 //! The pipeline file as written: one type per mapping of the file, with a description and a default for every key. The JSON
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
+mod model;
+mod monitoring;
 mod repartition;
+mod training;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,10 +13,13 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::model::{ModelFile, Reload};
+pub(super) use self::monitoring::{DriftFile, LabelsFile};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
+pub(super) use self::training::{ImbalanceFile, ThresholdFile, TrainingFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
-    ten_seconds, threshold, two_hours,
+    ten_seconds, two_hours,
 };
 use super::forms::{Named, OptionText, Secret, Text};
 use super::text::{ByteSize, ColumnSpec, Listen, TimestampMillis};
@@ -29,6 +35,9 @@ pub(super) struct PipelineFile {
     /// Where records come from, by name; the name is the table's name in SQL.
     #[schemars(extend("minProperties" = 1))]
     pub(super) sources: Named<SourceFile>,
+    /// Where `models:/...` is looked up: a folder, `s3://`, or the `http://` or `https://` of an MLflow server. The environment's
+    /// MLFLOW_TRACKING_URI when it is null.
+    pub(super) registry: Option<String>,
     /// Models that `score('name', ...)` may use, by name.
     #[serde(default)]
     pub(super) models: Named<ModelFile>,
@@ -53,6 +62,13 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+    /// Drift of what the models serve.
+    #[serde(default)]
+    pub(super) drift: DriftFile,
+    /// Labels that come after the scores. Without it nothing is known of how good the served scores are.
+    pub(super) labels: Option<LabelsFile>,
+    /// How `tidemill train` makes a model. Nothing else reads it.
+    pub(super) training: Option<TrainingFile>,
 }
 
 /// A source and the table that its records become.
@@ -200,18 +216,6 @@ pub(super) struct GeneratorSourceFile {
     /// Number of users. The simulator's own default when it is null.
     #[schemars(range(min = 1))]
     pub(super) users: Option<u32>,
-}
-
-/// A model that `score` may use.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ModelFile {
-    /// LightGBM text model: a local path, `file://` or `s3://`.
-    pub(super) uri: String,
-    /// What `threshold('name')` says in SQL, between 0 and 1.
-    #[serde(default = "threshold")]
-    #[schemars(range(min = 0, max = 1))]
-    pub(super) threshold: f64,
 }
 
 /// Where rows go.

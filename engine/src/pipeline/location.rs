@@ -24,7 +24,7 @@ pub(super) fn resolve(text: &str, folder: &Path) -> Result<String, (String, Stri
     }
     if let Some((scheme, _)) = text.split_once(":/") {
         return match scheme {
-            "models" => wrong("model registries are not supported yet: name the model's file"),
+            "models" => wrong("a version of a registry is a model's `uri`; data and checkpoints have a place"),
             "s3" | "file" => wrong("write two slashes after the colon"),
             _ => wrong("other stores are not supported"),
         };
@@ -33,6 +33,24 @@ pub(super) fn resolve(text: &str, folder: &Path) -> Result<String, (String, Stri
         return wrong("`~` is not expanded: write ${HOME}");
     }
     Ok(local(text, folder).to_string_lossy().into_owned())
+}
+
+/// The address of a registry's server; `None` when the text is no `http://` or `https://`.
+pub(super) fn server(text: &str) -> Option<Result<String, (String, String)>> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+    if has_credentials(text) {
+        let help = "an MLflow server's login comes from the environment (MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and \
+                    MLFLOW_TRACKING_PASSWORD)";
+        return Some(Err((
+            "expected the address of a server, found one with a login in it".to_owned(),
+            help.to_owned(),
+        )));
+    }
+    if rest.is_empty() || rest.starts_with(['/', '?', '#']) {
+        let message = format!("expected the address of a server, found {}", quoted(text));
+        return Some(Err((message, "write http://host:port".to_owned())));
+    }
+    Some(Ok(text.trim_end_matches('/').to_owned()))
 }
 
 /// A local path from `folder` on, without `.` and `..` where they can be taken out.
@@ -70,6 +88,16 @@ mod tests {
         for text in ["a/b", "s3://bucket/x/", "file:///x"] {
             let once = resolve(text, folder).unwrap();
             assert_eq!(resolve(&once, folder).unwrap(), once);
+        }
+    }
+
+    #[test]
+    fn a_registry_may_be_a_server_without_a_login_in_its_address() {
+        assert_eq!(server("http://mlflow:5000/").unwrap().unwrap(), "http://mlflow:5000");
+        assert!(server("s3://bucket/models").is_none() && server("models").is_none());
+        for text in ["http://", "https:///x", "http://me:hunter2@mlflow:5000"] {
+            let (message, _) = server(text).unwrap().unwrap_err();
+            assert!(!message.contains("hunter2"), "{message}");
         }
     }
 

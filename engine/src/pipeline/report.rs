@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::problem::Problems;
 use super::settings::{
-    Checkpoint, Delivery, Pipeline, Repartition, SinkConnector, Source, SourceConnector, StartPosition, Until, View,
+    Checkpoint, Delivery, LabelSide, Model, Pipeline, Repartition, SinkConnector, Source, SourceConnector,
+    StartPosition, Training, Until, View,
 };
 use super::text::{ByteSize, TextForm};
 
@@ -21,12 +22,8 @@ pub fn check(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<String
 fn report(pipeline: &Pipeline) -> String {
     let mut rows: Vec<(&str, &str, String)> = vec![("pipeline", &pipeline.name, String::new())];
     rows.extend(pipeline.sources.iter().map(|source| ("source", source.name.as_str(), source_text(source))));
-    rows.extend(
-        pipeline
-            .models
-            .iter()
-            .map(|model| ("model", model.name.as_str(), format!("{}, threshold {}", model.uri, model.threshold))),
-    );
+    rows.extend(pipeline.registry.iter().map(|registry| ("registry", "", registry.clone())));
+    rows.extend(pipeline.models.iter().map(|model| ("model", model.name.as_str(), model_text(model))));
     let view_text = |view: &View| view.query.place.to_string() + &repartition_text(view.repartition.as_ref());
     rows.extend(pipeline.views.iter().map(|view| ("view", view.name.as_str(), view_text(view))));
     rows.extend(pipeline.sinks.iter().map(|sink| ("sink", sink.name.as_str(), output_text(&sink.connector))));
@@ -43,6 +40,9 @@ fn report(pipeline: &Pipeline) -> String {
     };
     rows.push(("delivery", "", delivery.to_string()));
     rows.push(("run", "", run_text(pipeline)));
+    rows.extend(
+        pipeline.training.iter().map(|training| ("training", training.model.as_str(), training_text(training))),
+    );
     rows.push(("http", "", pipeline.http.map_or_else(|| "off".to_string(), |address| address.to_string())));
     let width = rows.iter().map(|(_, name, _)| name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -52,6 +52,21 @@ fn report(pipeline: &Pipeline) -> String {
         text.push('\n');
     }
     text
+}
+
+fn training_text(training: &Training) -> String {
+    format!(
+        "label {}, {} sets of parameters tried, the threshold is {}",
+        training.label, training.trials, training.threshold
+    )
+}
+
+fn model_text(model: &Model) -> String {
+    let threshold =
+        model.threshold.map_or_else(|| "its own threshold".to_string(), |threshold| format!("threshold {threshold}"));
+    let reload = model.reload.map_or_else(String::new, |every| format!(", followed every {}", every.print()));
+    let challenger = model.challenger.as_ref().map_or_else(String::new, |uri| format!(", challenger {uri}"));
+    format!("{}, {threshold}{reload}{challenger}", model.uri)
 }
 
 fn source_text(source: &Source) -> String {
@@ -102,6 +117,8 @@ fn output_text(connector: &SinkConnector) -> String {
             format!("parquet {}{positions}; a file ends at {} rows, {size} or {age}", parquet.path, parquet.max_rows)
         }
         SinkConnector::Console => "console".to_string(),
+        SinkConnector::Labels(LabelSide::Served) => "memory, for labels".to_string(),
+        SinkConnector::Labels(LabelSide::Reported) => "memory, for what was served".to_string(),
         SinkConnector::Internal(internal) => {
             format!("kafka {} at {}", internal.topic, internal.connection.bootstrap_servers)
         }

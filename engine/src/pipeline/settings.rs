@@ -1,6 +1,8 @@
 //! A validated pipeline: settings that cannot be wrong in themselves. Data only, never a client. What the file said and
 //! where it stood is `file.rs`'s business.
 
+mod training;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
+pub use self::training::{Boundary, Imbalance, Training, TreeParameters};
+pub use super::monitoring::{Drift, LabelSide, Labels};
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.
@@ -19,6 +23,8 @@ pub struct Pipeline {
     pub folder: PathBuf,
     /// Sources, in the order of the file; at least one.
     pub sources: Vec<Source>,
+    /// Where `models:/...` is looked up, when the file says so: a folder, `s3://`, or a server.
+    pub registry: Option<String>,
     /// Models that `score` may name.
     pub models: Vec<Model>,
     /// Views in the order of the file; each may use sources and those before it.
@@ -35,6 +41,12 @@ pub struct Pipeline {
     pub run: RunSettings,
     /// Where metrics, health and status are served; `None` when switched off.
     pub http: Option<SocketAddr>,
+    /// What of the models' inputs and scores is an alarm.
+    pub drift: Drift,
+    /// Where labels of served rows come from.
+    pub labels: Option<Labels>,
+    /// How `tidemill train` makes a model.
+    pub training: Option<Training>,
 }
 
 /// A source and the table that its records become.
@@ -371,10 +383,14 @@ pub struct View {
 pub struct Model {
     /// Name in `score('name', ...)`.
     pub name: String,
-    /// A local path, `file://` or `s3://` of a LightGBM text model.
+    /// `models:/...`; or a local path, `file://` or `s3://` of a LightGBM text model or a model directory.
     pub uri: String,
-    /// What `threshold('name')` says.
-    pub threshold: f64,
+    /// What `threshold('name')` says; `None`: what the model says itself.
+    pub threshold: Option<f64>,
+    /// How often a run looks for a successor; `None`: never.
+    pub reload: Option<Duration>,
+    /// Where the challenger comes from, as `uri`.
+    pub challenger: Option<String>,
 }
 
 /// A sink.
@@ -399,6 +415,8 @@ pub enum SinkConnector {
     Console,
     /// The topic between two stages. No file says so; a run does.
     Internal(InternalTopic),
+    /// One side of the join of scores and labels, in memory. No file says so; a run does.
+    Labels(LabelSide),
 }
 
 /// A Kafka sink.

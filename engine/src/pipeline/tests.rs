@@ -135,7 +135,7 @@ fn the_fraud_pipeline_says_what_it_is_documented_to_say() {
     let SinkConnector::Kafka(alerts) = &pipeline.sinks[0].connector else { panic!("a kafka sink") };
     assert_eq!(alerts.connection.bootstrap_servers, "localhost:9092");
     assert!(Path::new(&pipeline.models[0].uri).is_absolute());
-    assert!(pipeline.models[0].uri.ends_with("/.tidemill/models/fraud.txt"));
+    assert!(pipeline.models[0].uri.ends_with("/.tidemill/models/fraud"));
 }
 
 #[test]
@@ -280,6 +280,15 @@ fn the_reference_file_shows_every_key_at_its_default() {
         ".sources.kafka.start.offsets",
         ".sources.kafka.start.timestamp",
         ".sources.kafka.topics",
+        ".training.imbalance.smote",
+        ".training.imbalance.undersampling",
+        ".training.imbalance.weight",
+        ".training.threshold.alert_budget",
+        ".training.threshold.costs",
+        ".training.threshold.costs.missed",
+        ".training.threshold.costs.review",
+        ".training.threshold.fixed",
+        ".training.threshold.precision_floor",
     ];
     assert_eq!(alternatives, expected.into_iter().map(|path| (path, true)).collect());
 }

@@ -18,7 +18,9 @@ mod graph;
 mod hidden;
 mod lineage;
 mod mentions;
+mod observe;
 mod once;
+mod origins;
 mod outline;
 mod problem;
 mod reasons;
@@ -40,6 +42,8 @@ use datafusion::execution::TaskContext;
 pub use failure::{Failure, FailureClass};
 pub use graph::{EpochOutput, FailedRow, Graph, StateSize};
 pub use mentions::{Mentions, mentions};
+pub use observe::ScoreObserver;
+pub(crate) use origins::ColumnOrigins;
 pub(crate) use outline::{Outline, outline};
 pub(crate) use problem::choices;
 pub use problem::{PlanProblem, Refusal};
@@ -66,6 +70,8 @@ pub struct Plan {
     explanation: String,
     /// By view: the columns whose values come from windows.
     history: BTreeMap<String, Vec<String>>,
+    /// By view and column: what it is computed from.
+    origins: BTreeMap<String, BTreeMap<String, ColumnOrigins>>,
 }
 
 impl Plan {
@@ -119,6 +125,12 @@ impl Plan {
     #[must_use]
     pub fn history_columns(&self, view: &str) -> &[String] {
         self.history.get(view).map_or(&[], Vec::as_slice)
+    }
+
+    /// The columns of a view by name, each with the columns of sources and views that it is computed from; none of what is no view.
+    #[must_use]
+    pub(crate) fn column_origins(&self, view: &str) -> Option<&BTreeMap<String, ColumnOrigins>> {
+        self.origins.get(view)
     }
 
     /// Sources, stages with their physical plans, and sinks, for a person.

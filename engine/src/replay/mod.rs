@@ -3,6 +3,7 @@
 //! an archive that says where its rows come from, or by event time, as if none had been late. The same input gives the same rows.
 
 mod bootstrap;
+mod bounded;
 mod cases;
 mod compare;
 mod deal;
@@ -22,24 +23,28 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use tidemill_udfs::functions::Models;
 use tokio::runtime::Runtime;
 
 use crate::checkpoint::open_store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::settings::{FileFormat, Pipeline, Place, Source, SqlText};
+use crate::pipeline::settings::{FileFormat, Pipeline, Source};
 use crate::plan::Plan;
+use crate::runtime::drift::DriftBoard;
 use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
 use crate::source::files::{FilesInOrder, StoredRows};
 use crate::types::HIDDEN_COLUMNS;
 pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
+pub(crate) use bounded::selecting;
+pub use bounded::{KAFKA, ReadInput, ReadRows, select_each};
+pub(crate) use cases::all_columns;
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
-use needed::Output;
 pub use order::Order;
 use order::Reading;
 pub use preview::{Preview, PreviewSettings, preview};
@@ -125,10 +130,34 @@ impl Replay {
         num_workers: NonZeroUsize,
         models_of: Option<&str>,
     ) -> Result<Replay> {
+        let compile = |pipeline: &Pipeline, io: &Runtime| runtime::compile(pipeline, env, io.handle());
+        Replay::open_compiled(pipeline, env, inputs, order, num_workers, models_of, compile)
+    }
+
+    /// As [`Replay::open`], with every scored row shown to the board that `board` makes for the loaded models.
+    pub(crate) fn open_observed(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        inputs: &[Input],
+        board: impl FnOnce(&Models) -> Result<Arc<DriftBoard>>,
+    ) -> Result<Replay> {
+        let compile = |pipeline: &Pipeline, io: &Runtime| runtime::compile_observed(pipeline, env, io.handle(), board);
+        Replay::open_compiled(pipeline, env, inputs, None, default_workers(), None, compile)
+    }
+
+    fn open_compiled(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        inputs: &[Input],
+        order: Option<Order>,
+        num_workers: NonZeroUsize,
+        models_of: Option<&str>,
+        compile: impl FnOnce(&Pipeline, &Runtime) -> Result<(Plan, Arc<Models>)>,
+    ) -> Result<Replay> {
         check_names(pipeline, inputs)?;
         let pipeline = needed::needed(pipeline);
         let io = tasks::io_runtime()?;
-        let (plan, models) = runtime::compile(&pipeline, env, io.handle())?;
+        let (plan, models) = compile(&pipeline, &io)?;
         let read = |uri| {
             let of_source = |source: &Source| Schedule::read(&io, env, uri, &source.name, &models);
             pipeline.sources.iter().map(of_source).collect::<Result<Vec<_>>>()
@@ -214,26 +243,13 @@ impl Replay {
 /// need are left alone, so features can be selected before there is a model. Rows come as served where the input says where they
 /// come from, late ones late, because that is how a model will see them.
 pub fn select(pipeline: &Pipeline, env: &BTreeMap<String, String>, inputs: &[Input], sql: &str) -> Result<Selected> {
-    check_names(pipeline, inputs)?;
-    let place = Place { file: PathBuf::from("select"), line: 1, column: 1 };
-    let output = Output { name: "rows".to_owned(), select: SqlText { sql: sql.to_owned(), place } };
-    let pipeline = needed::with_outputs(pipeline, vec![output], &BTreeSet::new());
-    let inputs: Vec<Input> = inputs
-        .iter()
-        .filter(|input| pipeline.sources.iter().any(|source| source.name == input.source))
-        .cloned()
-        .collect();
-    let replay = Replay::open(&pipeline, env, &inputs, None, default_workers())?;
-    let schema = replay.sink_schema(0);
     let mut batches = Vec::new();
-    let counts = replay.run(
-        |_, batch| {
-            batches.push(batch);
-            Ok(())
-        },
-        |_| {},
-    )?;
-    Ok(Selected { schema, batches, counts })
+    let keep = |batch| {
+        batches.push(batch);
+        Ok(())
+    };
+    let read = select_each(pipeline, env, inputs, sql, keep, |_| {})?;
+    Ok(Selected { schema: read.schema, batches, counts: read.counts })
 }
 
 /// Sources that do not exist, or that have two inputs.

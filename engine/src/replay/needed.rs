@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use tidemill_udfs::functions::challenger_name;
+
 use crate::pipeline::settings::{Pipeline, Sink, SinkConnector, SqlText};
 use crate::plan::mentions;
 
@@ -22,7 +24,12 @@ pub(crate) fn with_outputs(pipeline: &Pipeline, outputs: Vec<Output>, kept: &BTr
         select: output.select,
         connector: SinkConnector::Console,
     });
-    cut(Pipeline { sinks: sinks.collect(), ..pipeline.clone() }, kept)
+    with_sinks(pipeline, sinks.collect(), kept)
+}
+
+/// As [`with_outputs`], with sinks of a connector of their own.
+pub(super) fn with_sinks(pipeline: &Pipeline, sinks: Vec<Sink>, kept: &BTreeSet<String>) -> Pipeline {
+    cut(Pipeline { sinks, ..pipeline.clone() }, kept)
 }
 
 /// `pipeline` with what its sinks need.
@@ -63,7 +70,10 @@ fn cut(mut pipeline: Pipeline, kept: &BTreeSet<String>) -> Pipeline {
     if is_known {
         pipeline.views.retain(|view| tables.contains(&view.name));
         pipeline.sources.retain(|source| tables.contains(&source.name));
-        pipeline.models.retain(|model| models.contains(&model.name));
+        for model in &mut pipeline.models {
+            model.challenger.take_if(|_| !models.contains(&challenger_name(&model.name)));
+        }
+        pipeline.models.retain(|model| models.contains(&model.name) || model.challenger.is_some());
     }
     // Otherwise a text is no SELECT: the plan of the whole says what is wrong, with its place.
     pipeline

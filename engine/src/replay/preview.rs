@@ -118,7 +118,7 @@ pub(super) fn check_heard(source: &settings::Source, is_assigned: bool, timeout:
 }
 
 /// A source that does not close in time ends with the process; nobody waits for it.
-fn close(source: &mut dyn Source) {
+pub(super) fn close(source: &mut dyn Source) {
     if let Err(error) = source.close(CLOSE_WAIT) {
         tracing::debug!(%error, "a source did not close");
     }

@@ -9,17 +9,13 @@ use tidemill_udfs::functions::{LoadedModel, ModelSlot, Models};
 use tokio::runtime::Runtime;
 
 use crate::checkpoint::inspect::Inspector;
-use crate::checkpoint::layout::model_path;
-use crate::checkpoint::{Folder, ServedModel, Serving, Stores, sha256_hex};
+use crate::checkpoint::{Folder, ServedModel, Serving, Stores};
 use crate::error::{Error, Result};
-use crate::model;
+use crate::runtime::kept_model;
 use crate::types::{Offset, StateUnit};
 
-/// A model file larger than this is not one of ours.
-const MODEL_BYTES_MAX: u64 = 1 << 30;
-
-/// Models that served together.
-type Set = Vec<(Arc<ModelSlot>, Arc<LoadedModel>)>;
+/// Models that served together; `None` where there was no challenger.
+type Set = Vec<(Arc<ModelSlot>, Option<Arc<LoadedModel>>)>;
 
 /// From which offset on which set served, ascending.
 type Servings = Vec<(Offset, usize)>;
@@ -43,7 +39,7 @@ pub(super) struct Serve(Arc<Set>);
 
 impl fmt::Debug for Serve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let versions = self.0.iter().map(|(_, model)| &model.version);
+        let versions = self.0.iter().map(|(_, model)| model.as_ref().map(|model| &model.version));
         f.debug_list().entries(versions).finish()
     }
 }
@@ -52,8 +48,11 @@ impl Serve {
     /// Puts the models into their places.
     pub(super) fn apply(&self) -> Result<()> {
         for (slot, model) in self.0.iter() {
-            if slot.current().sha256 != model.sha256 || slot.current().threshold.to_bits() != model.threshold.to_bits()
-            {
+            let Some(model) = model else {
+                slot.retire();
+                continue;
+            };
+            if slot.serving().is_none_or(|serving| !Arc::ptr_eq(&serving, model)) {
                 slot.swap(Arc::clone(model)).map_err(|error| {
                     Error::invalid(format!("{error}; replay with the SQL and the model that served then"))
                 })?;
@@ -125,29 +124,17 @@ async fn read(stores: &Stores, uri: &str, source: &str, models: &Models) -> Resu
 
 async fn load(folder: &Folder, served: &BTreeMap<String, ServedModel>, models: &Models) -> Result<Set> {
     let mut set = Set::new();
-    for name in models.names() {
-        let Some(model) = served.get(name) else {
-            return Err(Error::data(format!(
-                "model {name} did not serve in that run; replay with the pipeline file of that time"
-            )));
+    for (name, slot) in models.slots() {
+        let model = match served.get(name) {
+            Some(model) => Some(kept_model(folder, name, model).await?),
+            None if slot.is_optional() => None,
+            None => {
+                return Err(Error::data(format!(
+                    "model {name} did not serve in that run; replay with the pipeline file of that time"
+                )));
+            }
         };
-        let path = model_path(&model.sha256);
-        let bytes = folder.read(&path, MODEL_BYTES_MAX).await?;
-        let damaged = |problem: &str| {
-            Error::data(format!(
-                "{}: {problem}; restore the model that was served, version {}",
-                folder.place(&path),
-                model.version
-            ))
-        };
-        let bytes = bytes.ok_or_else(|| damaged("there is no such model"))?;
-        if sha256_hex(&bytes) != model.sha256 {
-            return Err(damaged("it is not the model of its name"));
-        }
-        let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is no text"))?;
-        let threshold = model.threshold.parse().map_err(|_| damaged("its threshold in the manifest is no number"))?;
-        let slot = models.slot(name).map_err(|error| Error::internal(error.to_string()))?;
-        set.push((Arc::clone(slot), Arc::new(model::parse(text, threshold)?)));
+        set.push((Arc::clone(slot), model));
     }
     Ok(set)
 }

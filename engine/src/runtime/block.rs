@@ -26,6 +26,22 @@ impl Block {
         }
     }
 
+    /// Unit and offset of a record.
+    pub(crate) fn position(&self, record: usize) -> (u32, i64) {
+        match self {
+            Block::Records(records) => (records.units[record], records.offsets[record]),
+            Block::Rows(rows) => (rows.assignment.0, rows.first_offset + record as i64),
+        }
+    }
+
+    /// Some of it, in its order.
+    pub(crate) fn slice(&self, records: std::ops::Range<usize>) -> Block {
+        match self {
+            Block::Records(block) => Block::Records(block.slice(records)),
+            Block::Rows(block) => Block::Rows(block.slice(records)),
+        }
+    }
+
     /// In pieces of at most `rows_max`.
     pub(crate) fn split(self, rows_max: usize) -> Vec<Block> {
         if self.len() <= rows_max {
@@ -34,10 +50,7 @@ impl Block {
         let starts = (0..self.len()).step_by(rows_max.max(1));
         let piece = |start: usize| {
             let end = (start + rows_max.max(1)).min(self.len());
-            match &self {
-                Block::Records(records) => Block::Records(records.slice(start..end)),
-                Block::Rows(rows) => Block::Rows(rows.slice(start..end)),
-            }
+            self.slice(start..end)
         };
         starts.map(piece).collect()
     }

@@ -9,27 +9,33 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::{Checkpointer, CheckpointerParts};
+use super::drift::{DriftBoard, drift_settings};
 use super::driver::{Driver, SinkLane, SourceLane};
+use super::following::Following;
+use super::labels::{self, LabelBoard};
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
-use super::repartition::staged;
+use super::models::{ModelSet, Offers, WorkerModels};
+use super::repartition::{feeding_windows, staged};
 use super::stages::{self, stamp};
+use super::starting::{self, Started};
 use super::trigger::Trigger;
 use super::worker::{Feed, Upstream, Worker};
 use super::{clock, functions, positions};
-use crate::checkpoint::layout::model_path;
-use crate::checkpoint::{CheckpointSettings, Checkpoints, Folder, RetryPolicy, ServedModel, Stores, sha256_hex};
+use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Stores};
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
-use crate::model;
+use crate::model::follow::Follower;
+use crate::model::profile::ReferenceProfile;
+use crate::model::{self, Library};
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
-use crate::observe::status::{ModelStatus, SourceCounts, StatusBoard};
+use crate::observe::status::{SourceCounts, StatusBoard};
 use crate::pipeline::settings::{
     DEAD_LETTER_NAME, DataLossPolicy, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings,
     SourceConnector, Until,
 };
-use crate::plan::{self, Plan};
+use crate::plan::{self, Functions, Graph, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
@@ -56,99 +62,153 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     stores: Stores,
     checkpoints: Option<Checkpoints>,
-    models: BTreeMap<String, ServedModel>,
+    /// The models of the start; each worker has its own copy.
+    models: Arc<Models>,
+    offers: Offers,
     numbers: AssignmentNumbers,
     limit: StateLimit,
+    /// What is counted of the served values.
+    pub(crate) drift: Option<Arc<DriftBoard>>,
+    /// Where labels meet what was served.
+    pub(crate) labels: Option<Arc<LabelBoard>>,
     io: Handle,
     env: BTreeMap<String, String>,
 }
 
 impl Shared {
-    /// Loads models, compiles the plan, opens the checkpoint, and makes internal topics that are not there.
+    /// Loads models, compiles the plan, opens the checkpoint, and makes internal topics that are not there. With it come the
+    /// followers of the models' places, to be started when the workers are there.
     pub(crate) fn build(
         pipeline: &Pipeline,
         env: &BTreeMap<String, String>,
         io: &Handle,
         status: &StatusBoard,
-    ) -> Result<Shared> {
-        let models = load_models(pipeline, env, io)?;
-        let functions = functions::loaded(&models);
-        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
-        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
-        positions::check(&pipeline, &plan)?;
+    ) -> Result<(Shared, Vec<Follower>)> {
         let stores = Stores::new({
             let env = env.clone();
             move |name| env.get(name).cloned()
         });
+        let (mut started, drift, pipeline, plan) = planned(pipeline, env, &stores, io)?;
+        positions::check(&pipeline, &plan)?;
+        labels::check_sinks(&pipeline, &plan)?;
+        let labels = pipeline.labels.as_ref().map(|labels| Arc::new(LabelBoard::new(labels)));
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
-        let versions = served(&models);
         if let Some(checkpoints) = &checkpoints {
-            io.block_on(keep_models(&pipeline, &versions, checkpoints.folder(), env))?;
+            io.block_on(started.keep(checkpoints.folder()))?;
         }
-        status.set_models(
-            versions
-                .iter()
-                .map(|(name, model)| ModelStatus {
-                    name: name.clone(),
-                    version: model.version.clone(),
-                    sha256: model.sha256.clone(),
-                })
-                .collect(),
-        );
+        status.set_models(std::mem::take(&mut started.statuses));
+        let Started { models, followers, .. } = started;
+        let offers = Offers::new(&models);
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
         let (io, env) = (io.clone(), env.clone());
-        Ok(Shared { pipeline, plan, stores, checkpoints, models: versions, numbers, limit, io, env })
+        let shared =
+            Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, drift, labels, io, env };
+        Ok((shared, followers))
+    }
+
+    /// The models of the start.
+    pub(crate) fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// What followers of models share.
+    pub(crate) fn following(&self, status: &StatusBoard) -> Following {
+        Following {
+            models: Arc::clone(&self.models),
+            offers: self.offers.clone(),
+            folder: self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder().clone()),
+            status: status.clone(),
+            io: self.io.clone(),
+            drift: self.drift.clone(),
+        }
+    }
+
+    /// A worker's own models, and the plan that calls them.
+    fn of_worker(&self, waker: &Waker) -> Result<(WorkerModels, Graph)> {
+        let models = Arc::new(self.models.fork());
+        let graph = match models.names().next() {
+            None => self.plan.instantiate()?,
+            Some(_) => {
+                let plan =
+                    Plan::compile(&self.pipeline, &observed(&models, self.drift.as_ref())).map_err(plan::refused)?;
+                plan.instantiate()?
+            }
+        };
+        self.offers.wake(waker.clone());
+        let folder = self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder().clone());
+        Ok((WorkerModels::new(models, self.offers.clone(), folder, self.io.clone()), graph))
     }
 }
 
-fn load_models(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<Arc<Models>> {
-    let lookup = |name: &str| env.get(name).cloned();
-    Ok(Arc::new(io.block_on(model::load(&pipeline.models, &lookup))?))
+/// The models of the start, the pipeline in stages, and its plan. Where the SQL does not take the models that their places mean
+/// now, it is tried with those that served last: an alias that was moved to a wrong model keeps no restart down.
+fn planned(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    stores: &Stores,
+    io: &Handle,
+) -> Result<(Started, Option<Arc<DriftBoard>>, Pipeline, Plan)> {
+    let library = Library::open(pipeline, env)?;
+    let folder = pipeline.checkpoint.as_ref().map(|checkpoint| stores.open(&checkpoint.path)).transpose()?;
+    let plan = |mut started: Started| {
+        let drift = drift_board(pipeline, std::mem::take(&mut started.profiles));
+        let functions = observed(&started.models, drift.as_ref());
+        let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
+        let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
+        Ok((started, drift, pipeline, plan))
+    };
+    let started = io.block_on(starting::start(pipeline, &library, folder.as_ref(), None))?;
+    let has_read = started.has_read();
+    plan(started).or_else(|error: Error| {
+        if !has_read {
+            return Err(error);
+        }
+        let before = io.block_on(starting::start(pipeline, &library, folder.as_ref(), Some(&error)));
+        before.and_then(plan).map_err(|_| error)
+    })
 }
 
-/// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
-pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
-    let models = load_models(pipeline, env, io)?;
-    let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+/// Counts what the models of a pipeline serve, where they have reference profiles.
+fn drift_board(pipeline: &Pipeline, profiles: Vec<(String, ReferenceProfile)>) -> Option<Arc<DriftBoard>> {
+    if !pipeline.drift.is_enabled || pipeline.models.is_empty() {
+        return None;
+    }
+    let board = DriftBoard::new(drift_settings(&pipeline.drift));
+    for (sha256, profile) in profiles {
+        board.set_reference(&sha256, profile);
+    }
+    Some(Arc::new(board))
+}
+
+/// The functions over `models`, with what looks at their calls.
+fn observed(models: &Arc<Models>, board: Option<&Arc<DriftBoard>>) -> Functions {
+    Functions { observer: board.map(|board| board.observer(models)), ..functions::loaded(models) }
+}
+
+/// As [`compile`], with every scored row shown to the board that is made for the loaded models.
+pub(crate) fn compile_observed(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+    board: impl FnOnce(&Models) -> Result<Arc<DriftBoard>>,
+) -> Result<(Plan, Arc<Models>)> {
+    let library = Library::open(pipeline, env)?;
+    let models = Arc::new(io.block_on(model::load(&library, &pipeline.models))?);
+    let board = board(&models)?;
+    let plan = Plan::compile(pipeline, &observed(&models, Some(&board))).map_err(plan::refused)?;
     positions::check(pipeline, &plan)?;
     Ok((plan, models))
 }
 
-fn served(models: &Models) -> BTreeMap<String, ServedModel> {
-    let version = |name: &str| {
-        let current = models.slot(name).ok()?.current();
-        let (version, sha256) = (current.version.clone(), current.sha256.clone());
-        // `Debug` writes as many digits as reading the same number back takes.
-        Some((name.to_owned(), ServedModel { version, sha256, threshold: format!("{:?}", current.threshold) }))
-    };
-    models.names().filter_map(version).collect()
-}
-
-/// Keeps the models that are about to serve beside the checkpoints, so that a replay can score each row with the model of its time.
-async fn keep_models(
-    pipeline: &Pipeline,
-    served: &BTreeMap<String, ServedModel>,
-    folder: &Folder,
-    env: &BTreeMap<String, String>,
-) -> Result<()> {
-    for model in &pipeline.models {
-        let Some(version) = served.get(&model.name) else { continue };
-        let name = model_path(&version.sha256);
-        let context = |error: Error| error.context(format!("keeping model {} for replays", model.name));
-        if folder.size(&name).await.map_err(context)?.is_some() {
-            continue;
-        }
-        let text = model::read(&model.uri, &|name| env.get(name).cloned()).await.map_err(context)?;
-        if sha256_hex(text.as_bytes()) != version.sha256 {
-            let problem =
-                format!("model {}: {} changed while the pipeline started; start it again", model.name, model.uri);
-            return Err(Error::unavailable(problem));
-        }
-        folder.write(&name, text.into()).await.map_err(context)?;
-    }
-    Ok(())
+/// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
+pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+    let library = Library::open(pipeline, env)?;
+    let models = Arc::new(io.block_on(model::load(&library, &pipeline.models))?);
+    let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+    positions::check(pipeline, &plan)?;
+    Ok((plan, models))
 }
 
 pub(super) fn sink_names(pipeline: &Pipeline) -> Vec<String> {
@@ -204,12 +264,14 @@ pub(crate) fn worker(
         }
     };
     let metrics = WorkerMetrics::new(index);
+    let (models, graph) = shared.of_worker(&waker)?;
     let checkpointer = checkpointer(pipeline, shared, metrics.clone());
     Ok(Worker {
         index,
         feeds,
-        driver: Driver::new(lanes, shared.plan.instantiate()?, sinks, dead_letter, metrics, latency.clone()),
+        driver: Driver::new(lanes, graph, sinks, dead_letter, metrics, latency.clone()),
         checkpointer,
+        models,
         trigger: Trigger { max_batch_rows: pipeline.run.max_batch_rows, max_wait: pipeline.run.max_wait },
         wake,
         stop,
@@ -226,8 +288,7 @@ pub(crate) fn worker(
 /// A worker's sources, each with what the driver needs of it.
 fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Vec<SourceLane>)> {
     let pipeline = &shared.pipeline;
-    let operators = shared.plan.operators();
-    let has_windows = |source: usize| operators.iter().any(|operator| operator.source == source);
+    let feeds_windows = feeding_windows(pipeline, &shared.plan);
     let membership = membership(pipeline)?;
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
@@ -254,7 +315,7 @@ fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Ve
                 SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
             },
             upstream,
-            log_check: has_windows(number).then(|| LogCheck::new(source)).flatten(),
+            log_check: feeds_windows.contains(&number).then(|| LogCheck::new(source)).flatten(),
         });
         lanes.push(SourceLane {
             name: source.name.clone(),
@@ -278,7 +339,7 @@ fn checkpointer(pipeline: &Pipeline, shared: &Shared, metrics: WorkerMetrics) ->
         interval,
         snapshot_interval,
         timeout: pipeline.run.stop_timeout,
-        served: shared.models.clone(),
+        served: ModelSet::of(&shared.models).served(),
         sql_fingerprint: shared.plan.fingerprint(),
         backfill: pipeline.checkpoint.as_ref().map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
         metrics,
@@ -419,6 +480,10 @@ fn open_sink(
         }
         (SinkConnector::Internal(internal), _) => {
             Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
+        }
+        (SinkConnector::Labels(side), _) => {
+            let board = shared.labels.as_ref().ok_or_else(|| Error::internal("a sink of labels without labels"))?;
+            Ok(board.sink(*side))
         }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }

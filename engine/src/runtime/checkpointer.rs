@@ -201,6 +201,16 @@ impl Checkpointer {
         self.schedules.insert(assignment, schedule_after(schedule, from, &self.served));
     }
 
+    /// Says that other models serve, of each unit from a record on.
+    pub(crate) fn serve(&mut self, served: BTreeMap<String, ServedModel>, begins: &[(Assignment, Offset)]) {
+        self.models = served.iter().map(version_of).collect();
+        self.served = served;
+        for (assignment, from) in begins {
+            let schedule = self.schedules.remove(assignment).unwrap_or_default();
+            self.serve_from(*assignment, schedule, *from);
+        }
+    }
+
     /// Says where a unit of an internal topic starts.
     pub(crate) fn start_at(&mut self, assignment: Assignment, point: RestartPoint) {
         self.restart_points.note(assignment, point);
@@ -438,8 +448,8 @@ fn says_the_same(latest: &Progress, next: &Progress) -> bool {
     is_quiet
         && (latest.offset, latest.watermark) == (next.offset, next.watermark)
         && positions(latest) == positions(next)
-        && (&latest.models, &latest.sql_fingerprint, &latest.state)
-            == (&next.models, &next.sql_fingerprint, &next.state)
+        && (&latest.models, &latest.schedule, &latest.sql_fingerprint, &latest.state)
+            == (&next.models, &next.schedule, &next.sql_fingerprint, &next.state)
 }
 
 /// Publishes and finishes one unit's checkpoint. While the store is unavailable it tries again, with the same bytes: epochs

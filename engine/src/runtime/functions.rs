@@ -13,10 +13,10 @@ use datafusion::logical_expr::{
 };
 use tidemill_udfs::functions::{EXPLAIN_SCORE, Models, check_call, functions};
 
-use super::positions;
 use super::repartition::staged;
+use super::{labels, positions};
 use crate::error::Error;
-use crate::model::{self, Unread};
+use crate::model::{self, Unread, places};
 use crate::pipeline::settings::Pipeline;
 use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
 
@@ -27,7 +27,7 @@ fn once() -> Vec<String> {
 
 /// Functions that no row can make fail: their models were read, and their arguments made numbers, before.
 fn infallible() -> Vec<String> {
-    ["score", EXPLAIN_SCORE, "threshold", "model_version"].map(str::to_owned).to_vec()
+    ["score", EXPLAIN_SCORE, "threshold", "model_version", "model_run_id"].map(str::to_owned).to_vec()
 }
 
 /// The functions over loaded models.
@@ -37,6 +37,7 @@ pub(crate) fn loaded(models: &Arc<Models>) -> Functions {
         once: once(),
         infallible: infallible(),
         check_call: Some(Arc::new(LoadedCalls(Arc::clone(models)))),
+        observer: None,
     }
 }
 
@@ -51,16 +52,16 @@ pub(crate) fn plan_unread(
     unread: &[String],
     check_call: &Arc<dyn CallCheck>,
 ) -> Result<Plan, Error> {
-    plan_of_signatures(models, unread, check_call, |functions| Plan::compile(pipeline, functions))
+    with_signatures(models, unread, check_call, |functions| Plan::compile(pipeline, functions))
 }
 
-fn plan_of_signatures(
+fn with_signatures<T>(
     models: &Arc<Models>,
     unread: &[String],
     check_call: &Arc<dyn CallCheck>,
-    plan: impl Fn(&Functions) -> Result<Plan, Vec<PlanProblem>>,
-) -> Result<Plan, Error> {
-    let compile = |lists: u32| -> Result<Plan, Vec<PlanProblem>> {
+    plan: impl Fn(&Functions) -> Result<T, Vec<PlanProblem>>,
+) -> Result<T, Error> {
+    let compile = |lists: u32| -> Result<T, Vec<PlanProblem>> {
         let assumed = unread.iter().enumerate().map(|(index, name)| (name.clone(), lists >> index & 1 == 1)).collect();
         plan(&signatures(models, assumed, check_call))
     };
@@ -88,11 +89,16 @@ fn signatures(models: &Arc<Models>, assumed: BTreeMap<String, bool>, check_call:
     });
     Functions {
         scalar: of_scores
-            .chain([of_name("threshold", DataType::Float64), of_name("model_version", DataType::Utf8)])
+            .chain([
+                of_name("threshold", DataType::Float64),
+                of_name("model_version", DataType::Utf8),
+                of_name("model_run_id", DataType::Utf8),
+            ])
             .collect(),
         once: once(),
         infallible: infallible(),
         check_call: Some(Arc::clone(check_call)),
+        observer: None,
     }
 }
 
@@ -235,16 +241,23 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
     let models = Arc::new(models);
     let names: Vec<String> = unread.iter().map(|unread| unread.model.clone()).collect();
     let check_call: Arc<dyn CallCheck> = Arc::new(LocalCalls { models: Arc::clone(&models), unread: names.clone() });
-    let plan = plan_of_signatures(&models, &names, &check_call, |functions| {
+    let plan = with_signatures(&models, &names, &check_call, |functions| {
         Plan::compile(&staged(pipeline, functions)?, functions)
     })?;
     positions::check(pipeline, &plan)?;
+    labels::check_sinks(&labels::with_label_sinks(pipeline), &plan)?;
     Ok(UnloadedPlan { plan, unread })
 }
 
 /// The plan of a pipeline as if no model could be read, with every call of `score` given to `check_call`: for training, which
 /// makes the model that the pipeline names.
 pub(crate) fn plan_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Plan, Error> {
-    let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
+    let names: Vec<String> = places(&pipeline.models).into_iter().map(|place| place.slot).collect();
     plan_unread(pipeline, &Arc::default(), &names, check_call)
+}
+
+/// A pipeline in stages, as a run has it, without reading its models.
+pub(crate) fn staged_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Pipeline, Error> {
+    let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
+    with_signatures(&Arc::default(), &names, check_call, |functions| staged(pipeline, functions))
 }

@@ -115,6 +115,11 @@ impl HeldUnits {
         Ok(())
     }
 
+    /// Whether some unit reads again what it had read before a restart.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        !self.catching_up.is_empty()
+    }
+
     /// Whether a record was read and counted before a restart.
     pub(crate) fn is_replayed(&self, unit: u32, offset: i64) -> bool {
         !self.catching_up.is_empty()

@@ -1,7 +1,6 @@
 //! A worker: one thread that owns its sources, its plan, its sinks and its state units, and turns records into epochs at its
 //! own pace. It starts partitions that it is given, and gives them back only when all that was read of them is published.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -13,15 +12,15 @@ use super::clock;
 use super::driver::Driver;
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
+use super::models::WorkerModels;
 use super::recovery::{Claimed, Wanted, state_lost};
 use super::snapshots::{empty_snapshot, wanted_operators};
 use super::trigger::{EPOCH_BYTES_MAX, Trigger};
 use super::units::HeldUnit;
-use super::units::partition_status;
 use crate::checkpoint::RestartPoint;
 use crate::error::{Error, Result};
-use crate::observe::metrics::{partition_gauges, state_gauges};
-use crate::observe::status::{StateStatus, StatusBoard};
+use crate::observe::metrics::partition_gauges;
+use crate::observe::status::StatusBoard;
 use crate::pipeline::settings::DataLossPolicy;
 use crate::source::{Gate, Source, SourceEvent, StartAt};
 use crate::types::{Assignment, Offset, StateUnit};
@@ -66,6 +65,7 @@ pub(crate) struct Worker {
     pub(crate) feeds: Vec<Feed>,
     pub(crate) driver: Driver,
     pub(crate) checkpointer: Checkpointer,
+    pub(crate) models: WorkerModels,
     pub(crate) trigger: Trigger,
     pub(crate) wake: Receiver<()>,
     pub(crate) stop: CancellationToken,
@@ -99,6 +99,7 @@ impl Worker {
 
     fn turn_until_done(&mut self) -> Result<()> {
         while !self.stop.is_cancelled() && self.over_limit.is_none() {
+            self.follow_models()?;
             let heard = self.listen()?;
             let ran = self.run_if_due()?;
             self.checkpointer.tick(&mut self.driver)?;
@@ -272,7 +273,11 @@ impl Worker {
         let sink_positions = claim.sink_positions.unwrap_or_else(|| vec![offset; num_sinks]);
         let covered = claim.sinks_covered.unwrap_or_else(|| vec![offset; num_sinks]);
         let smallest = sink_positions.iter().copied().min().unwrap_or(offset);
-        self.checkpointer.serve_from(assignment, claim.schedule, smallest);
+        let from = match claim.published {
+            Some(published) => self.models.recall(assignment, &claim.schedule, smallest, published)?,
+            None => smallest,
+        };
+        self.checkpointer.serve_from(assignment, claim.schedule, from);
         for (lane, covered) in self.driver.all_sinks().zip(covered) {
             lane.sink.take_over(assignment, &claim.unit, covered);
         }
@@ -384,6 +389,7 @@ impl Worker {
 
     fn discard(&mut self, assignments: &[Assignment]) -> Result<()> {
         self.checkpointer.forget(assignments);
+        self.models.forget(assignments);
         for (_, held) in self.driver.units.iter().filter(|(assignment, _)| assignments.contains(assignment)) {
             let (lag, _) = partition_gauges(&held.unit);
             lag.set(0.0);
@@ -435,13 +441,13 @@ impl Worker {
             let (more_rows, more_bytes) = (block.len(), block.num_bytes());
             let has_room = rows + more_rows <= self.trigger.max_batch_rows && bytes + more_bytes <= EPOCH_BYTES_MAX;
             if !has_room && !epoch.is_empty() {
-                self.driver.run_epoch(std::mem::take(&mut epoch))?;
+                self.models.run_epoch(&mut self.driver, std::mem::take(&mut epoch))?;
                 (rows, bytes) = (0, 0);
             }
             (rows, bytes) = (rows + more_rows, bytes + more_bytes);
             epoch.push((index, block));
         }
-        if epoch.is_empty() { Ok(()) } else { self.driver.run_epoch(epoch) }
+        if epoch.is_empty() { Ok(()) } else { self.models.run_epoch(&mut self.driver, epoch) }
     }
 
     /// Ends: runs what was read, publishes everything, and gives all units back.
@@ -453,61 +459,6 @@ impl Worker {
         self.checkpointer.release(&held)?;
         tracing::info!(partitions = held.len(), "drained");
         Ok(())
-    }
-
-    /// What the windows hold, by operator; takes note when it is too much.
-    fn weigh_state(&mut self) -> BTreeMap<String, StateStatus> {
-        let sizes = self.driver.graph.state_sizes();
-        if let Err(error) = self.limit.check(self.index, &sizes) {
-            self.over_limit.get_or_insert(error);
-        }
-        let state = sizes.into_iter().map(|size| {
-            let (bytes, keys) = state_gauges(self.index, &size.operator);
-            bytes.set(size.bytes as f64);
-            keys.set(size.num_keys as f64);
-            (size.operator, StateStatus { keys: size.num_keys as u64, bytes: size.bytes as u64 })
-        });
-        state.collect()
-    }
-
-    /// Writes the status document and the gauges, and tells the sources our positions.
-    fn report(&mut self) {
-        self.reported_at = clock::now();
-        let mut partitions = Vec::with_capacity(self.driver.units.len());
-        for (index, feed) in self.feeds.iter_mut().enumerate() {
-            let progress = feed.source.progress();
-            let mut positions = Vec::new();
-            for (assignment, held) in self.driver.units.iter().filter(|(_, held)| held.source == index) {
-                let progress = progress.iter().find(|one| one.assignment == assignment);
-                partitions.push(partition_status(
-                    held,
-                    progress,
-                    self.driver.sources[index].decoder.watermark(assignment).get(),
-                ));
-                // Of a unit that went back for a slower sink: where it is. The other members of a bounded run see by it that
-                // somebody still has to read what that sink lacks.
-                positions.extend(held.published.map(|published| (assignment, published.min(held.processed))));
-            }
-            feed.source.report(&positions);
-        }
-        let state = self.weigh_state();
-        let driver = &mut self.driver;
-        let rows_out = driver.all_sinks().map(|lane| (lane.name.clone(), lane.rows)).collect();
-        let sources = driver.sources.iter().map(|lane| (lane.name.clone(), lane.counts)).collect();
-        let (checkpoint_at_ms, checkpoint_millis) = self.checkpointer.last();
-        let is_ready = self.feeds.iter().all(|feed| feed.is_assigned);
-        self.status.update(self.index, |worker| {
-            worker.ready = is_ready;
-            worker.epochs = driver.epoch.get() - 1;
-            worker.last_epoch_rows = driver.last_epoch.0;
-            worker.last_epoch_micros = driver.last_epoch.1;
-            worker.sources = sources;
-            worker.rows_out = rows_out;
-            worker.partitions = partitions;
-            worker.state = state;
-            worker.checkpoint_at_ms = checkpoint_at_ms;
-            worker.checkpoint_millis = checkpoint_millis;
-        });
     }
 }
 

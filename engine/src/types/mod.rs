@@ -6,6 +6,7 @@ mod offset;
 mod position;
 mod record;
 mod seen;
+mod threshold;
 mod time;
 mod unit;
 
@@ -14,5 +15,6 @@ pub use offset::{Offset, OffsetRange};
 pub use position::{HIDDEN_COLUMNS, HIDDEN_PREFIX, HIDDEN_W, Hidden, hidden_fields, num_visible};
 pub use record::{BytesColumn, Headers, RecordBlock, RowBlock};
 pub use seen::{SeenPosition, SeenPositions};
+pub use threshold::{MissedCost, ThresholdPolicy};
 pub use time::{EventTime, Watermark};
 pub use unit::{Assignment, Epoch, Generation, StateUnit, Units};

@@ -14,14 +14,14 @@ use super::bench::{Bench, File, Log, address, get, published, status, variable, 
 use crate::harness::{Process, broker, make_topic, unique};
 
 /// A way to a server that can be cut.
-struct Way {
-    address: String,
+pub(super) struct Way {
+    pub(super) address: String,
     is_open: Arc<AtomicBool>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Way {
-    fn to(server: &str) -> Way {
+    pub(super) fn to(server: &str) -> Way {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let way = Way { address, is_open: Arc::new(AtomicBool::new(true)), streams: Arc::default() };
@@ -46,14 +46,14 @@ impl Way {
         way
     }
 
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         self.is_open.store(false, Ordering::SeqCst);
         for stream in self.streams.lock().unwrap().drain(..) {
             stream.shutdown(Shutdown::Both).ok();
         }
     }
 
-    fn mend(&self) {
+    pub(super) fn mend(&self) {
         self.is_open.store(true, Ordering::SeqCst);
     }
 }

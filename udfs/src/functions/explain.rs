@@ -14,7 +14,9 @@ use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, StringArray, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, StringArray, StringBuilder, new_null_array,
+};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
 use datafusion_common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_datafusion_err, plan_err};
 use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
@@ -107,9 +109,10 @@ impl ScalarUDFImpl for ExplainScore {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        let loaded = self.registry.named(EXPLAIN_SCORE, args.scalar_arguments.first().copied().flatten())?;
+        let slot = self.registry.slot(EXPLAIN_SCORE, args.scalar_arguments.first().copied().flatten())?;
+        let loaded = slot.current();
         loaded.model.explainer().map_err(|error| plan_datafusion_err!("{EXPLAIN_SCORE}: {error}"))?;
-        self.registry.keep_explained(args.scalar_arguments.first().copied().flatten());
+        slot.keep_explained();
         let features = loaded.model.feature_names();
         let number = args.scalar_arguments.get(1).copied().flatten().and_then(number_of_reasons);
         if let Some(number) = number
@@ -128,11 +131,15 @@ impl ScalarUDFImpl for ExplainScore {
                 features.join(", ")
             );
         }
-        Ok(Arc::new(Field::new(EXPLAIN_SCORE, reasons_type(&loaded.model), false)))
+        Ok(Arc::new(Field::new(EXPLAIN_SCORE, reasons_type(&loaded.model), slot.is_optional())))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let loaded = self.registry.named_in_call(EXPLAIN_SCORE, args.args.first())?;
+        let slot = self.registry.slot_in_call(EXPLAIN_SCORE, args.args.first())?;
+        // A challenger that is not there has no reasons.
+        let Some(loaded) = slot.serving() else {
+            return Ok(ColumnarValue::Array(new_null_array(&reasons_type(&slot.current().model), args.number_rows)));
+        };
         let number = match args.args.get(1) {
             Some(ColumnarValue::Scalar(scalar)) => number_of_reasons(scalar),
             _ => None,

@@ -1,9 +1,11 @@
-//! SQL functions over models: `score('fraud', f1, f2, ...)`, `explain_score('fraud')`, `threshold('fraud')` and
-//! `model_version('fraud')`.
+//! SQL functions over models: `score('fraud', f1, f2, ...)`, `explain_score('fraud')`, `threshold('fraud')`,
+//! `model_version('fraud')` and `model_run_id('fraud')`. Of a challenger that is not there (`score('fraud@challenger', ...)`) all of
+//! them are null.
 //!
 //! They know models by name, through a registry, so that a model can be replaced while the plan stays. All are volatile:
 //! DataFusion evaluates functions of constants when it plans, stable ones too, and a threshold in a plan would outlive its model.
 
+mod agreement;
 mod call;
 mod explain;
 mod models;
@@ -18,9 +20,12 @@ use arrow::datatypes::DataType;
 use datafusion_common::{Result, ScalarValue, plan_datafusion_err, plan_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+pub use agreement::{Agreement, DIFFERENCE_BOUNDS};
 pub use call::{CallError, WrongArgument, check_call};
 pub use explain::{EXPLAIN_SCORE, REASONS, explain_arrays};
-pub use models::{LoadedModel, ModelSlot, Models, SwapError, UnknownModel};
+pub use models::{
+    CHALLENGER_SUFFIX, ChallengerError, LoadedModel, ModelSlot, Models, SwapError, UnknownModel, challenger_name,
+};
 pub use score::score_arrays;
 
 /// The functions, over the models of one worker. Register all of them.
@@ -32,9 +37,14 @@ pub fn functions(models: &Arc<Models>) -> Vec<ScalarUDF> {
         ScalarUDF::new_from_impl(Property::new("threshold", DataType::Float64, registry.clone(), |model| {
             ScalarValue::Float64(Some(model.threshold))
         })),
-        ScalarUDF::new_from_impl(Property::new("model_version", DataType::Utf8, registry, |model| {
+        ScalarUDF::new_from_impl(Property::new("model_version", DataType::Utf8, registry.clone(), |model| {
             ScalarValue::Utf8(Some(model.version.clone()))
         })),
+        ScalarUDF::new_from_impl(Property {
+            // A model in a file of its own comes from no run that is known.
+            is_nullable: true,
+            ..Property::new("model_run_id", DataType::Utf8, registry, |model| ScalarValue::Utf8(model.run_id.clone()))
+        }),
     ]
 }
 
@@ -57,18 +67,14 @@ impl Hash for Registry {
 }
 
 impl Registry {
-    fn current(&self, name: &str) -> Result<Arc<LoadedModel>> {
-        self.0.slot(name).map(|slot| slot.current()).map_err(|error| plan_datafusion_err!("{error}"))
-    }
-
     fn known(&self) -> String {
         self.0.names().collect::<Vec<_>>().join(", ")
     }
 
-    /// The model that a function's first argument names.
-    fn named(&self, function: &str, argument: Option<&ScalarValue>) -> Result<Arc<LoadedModel>> {
+    /// The place of the model that a function's first argument names.
+    fn slot(&self, function: &str, argument: Option<&ScalarValue>) -> Result<&Arc<ModelSlot>> {
         match argument.and_then(ScalarValue::try_as_str) {
-            Some(Some(name)) => self.current(name),
+            Some(Some(name)) => self.0.slot(name).map_err(|error| plan_datafusion_err!("{error}")),
             _ => plan_err!(
                 "the first argument of {function} must be the name of a model as a string constant, as in {function}('{}'); models of this pipeline: {}",
                 self.0.names().next().unwrap_or("fraud"),
@@ -77,20 +83,11 @@ impl Registry {
         }
     }
 
-    /// Lets only models take the place of a named one that can be explained too.
-    fn keep_explained(&self, argument: Option<&ScalarValue>) {
-        if let Some(Some(name)) = argument.and_then(ScalarValue::try_as_str)
-            && let Ok(slot) = self.0.slot(name)
-        {
-            slot.keep_explained();
-        }
-    }
-
     /// The same while rows are scored.
-    fn named_in_call(&self, function: &str, argument: Option<&ColumnarValue>) -> Result<Arc<LoadedModel>> {
+    fn slot_in_call(&self, function: &str, argument: Option<&ColumnarValue>) -> Result<&Arc<ModelSlot>> {
         match argument {
-            Some(ColumnarValue::Scalar(name)) => self.named(function, Some(name)),
-            _ => self.named(function, None),
+            Some(ColumnarValue::Scalar(name)) => self.slot(function, Some(name)),
+            _ => self.slot(function, None),
         }
     }
 }
@@ -104,6 +101,7 @@ fn is_string(data_type: &DataType) -> bool {
 struct Property {
     name: &'static str,
     data_type: DataType,
+    is_nullable: bool,
     registry: Registry,
     value: fn(&LoadedModel) -> ScalarValue,
     signature: Signature,
@@ -116,7 +114,14 @@ impl Property {
         registry: Registry,
         value: fn(&LoadedModel) -> ScalarValue,
     ) -> Self {
-        Self { name, data_type, registry, value, signature: Signature::user_defined(Volatility::Volatile) }
+        Self {
+            name,
+            data_type,
+            is_nullable: false,
+            registry,
+            value,
+            signature: Signature::user_defined(Volatility::Volatile),
+        }
     }
 }
 
@@ -159,12 +164,16 @@ impl ScalarUDFImpl for Property {
 
     fn return_field_from_args(&self, args: datafusion_expr::ReturnFieldArgs<'_>) -> Result<arrow::datatypes::FieldRef> {
         // An unknown name stops the start, not the first row.
-        self.registry.named(self.name, args.scalar_arguments.first().copied().flatten())?;
-        Ok(Arc::new(arrow::datatypes::Field::new(self.name, self.data_type.clone(), false)))
+        let slot = self.registry.slot(self.name, args.scalar_arguments.first().copied().flatten())?;
+        let is_nullable = self.is_nullable || slot.is_optional();
+        Ok(Arc::new(arrow::datatypes::Field::new(self.name, self.data_type.clone(), is_nullable)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let model = self.registry.named_in_call(self.name, args.args.first())?;
-        Ok(ColumnarValue::Scalar((self.value)(&model)))
+        let slot = self.registry.slot_in_call(self.name, args.args.first())?;
+        Ok(ColumnarValue::Scalar(match slot.serving() {
+            Some(model) => (self.value)(&model),
+            None => ScalarValue::try_new_null(&self.data_type)?,
+        }))
     }
 }

@@ -5,17 +5,21 @@
 //!
 //! Binary and regression models give a DOUBLE. A model of several classes gives all their scores, as a fixed-size list in the
 //! order of the classes: `score(...)[2]` is the second class.
+//!
+//! Where a model has a challenger, its call scores the rows with both and notes how far they agree; a call of the challenger
+//! on the same columns takes the scores from there.
 
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion_common::{Result, exec_datafusion_err, exec_err, plan_err};
 use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
-use super::{Registry, is_string};
+use super::models::Scored;
+use super::{LoadedModel, ModelSlot, Registry, is_string};
 use crate::scorer::{Column, Model, Scratch, Validity};
 
 thread_local! {
@@ -87,8 +91,9 @@ impl ScalarUDFImpl for Score {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        let loaded = self.registry.named("score", args.scalar_arguments.first().copied().flatten())?;
-        let features = loaded.model.feature_names();
+        let slot = self.registry.slot("score", args.scalar_arguments.first().copied().flatten())?;
+        let current = slot.current();
+        let features = current.model.feature_names();
         let found = args.arg_fields.len() - 1;
         if found != features.len() {
             return plan_err!(
@@ -97,15 +102,66 @@ impl ScalarUDFImpl for Score {
                 features.join(", ")
             );
         }
-        Ok(Arc::new(Field::new("score", score_type(&loaded.model), false)))
+        Ok(Arc::new(Field::new("score", score_type(&current.model), slot.is_optional())))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let loaded = self.registry.named_in_call("score", args.args.first())?;
+        let slot = self.registry.slot_in_call("score", args.args.first())?;
+        let num_rows = args.number_rows;
+        let Some(loaded) = slot.serving() else {
+            return Ok(ColumnarValue::Array(new_null_array(&score_type(&slot.current().model), num_rows)));
+        };
         let columns: Vec<ArrayRef> =
-            args.args[1..].iter().map(|argument| argument.to_array(args.number_rows)).collect::<Result<_>>()?;
-        Ok(ColumnarValue::Array(score_arrays(&loaded.model, &columns, args.number_rows)?))
+            args.args[1..].iter().map(|argument| argument.to_array(num_rows)).collect::<Result<_>>()?;
+        let scores = scored(slot, &loaded, &columns, num_rows)?;
+        if let Some(place) = slot.challenger()
+            && let Some(challenger) = place.serving()
+        {
+            let others = scored(place, &challenger, &columns, num_rows)?;
+            note_agreement(slot, (&loaded, &scores), (&challenger, &others));
+        }
+        Ok(ColumnarValue::Array(scores))
     }
+}
+
+/// Models of several classes make no decision by one threshold, so nothing is noted of them.
+fn note_agreement(slot: &ModelSlot, champion: (&LoadedModel, &ArrayRef), challenger: (&LoadedModel, &ArrayRef)) {
+    let doubles = |scores: &ArrayRef| scores.as_primitive_opt::<Float64Type>().map(|scores| scores.values().clone());
+    if let (Some(scores), Some(others)) = (doubles(champion.1), doubles(challenger.1)) {
+        slot.agreement().add((&scores, champion.0.threshold), (&others, challenger.0.threshold));
+    }
+}
+
+/// The scores of a batch; those of a challenger are computed once, however many calls ask for them.
+fn scored(slot: &ModelSlot, model: &Arc<LoadedModel>, columns: &[ArrayRef], num_rows: usize) -> Result<ArrayRef> {
+    if !slot.is_optional() {
+        return score_arrays(&model.model, columns, num_rows);
+    }
+    let mut last = slot.last();
+    if let Some(last) = last.as_ref()
+        && Arc::ptr_eq(&last.model, model)
+        && last.scores.len() == num_rows
+        && are_same(&last.columns, columns)
+    {
+        return Ok(Arc::clone(&last.scores));
+    }
+    let scores = score_arrays(&model.model, columns, num_rows)?;
+    *last = Some(Scored { model: Arc::clone(model), columns: columns.to_vec(), scores: Arc::clone(&scores) });
+    Ok(scores)
+}
+
+/// Whether two calls have the same rows: the same buffers, or the same bits in them (a cast makes new ones).
+fn are_same(some: &[ArrayRef], others: &[ArrayRef]) -> bool {
+    let is_same = |(one, other): (&ArrayRef, &ArrayRef)| {
+        one.to_data().ptr_eq(&other.to_data())
+            || match (one.as_primitive_opt::<Float64Type>(), other.as_primitive_opt::<Float64Type>()) {
+                (Some(one), Some(other)) => {
+                    one.nulls() == other.nulls() && one.values().inner() == other.values().inner()
+                }
+                _ => false,
+            }
+    };
+    some.len() == others.len() && some.iter().zip(others).all(is_same)
 }
 
 fn item() -> FieldRef {

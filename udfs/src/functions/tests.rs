@@ -188,6 +188,105 @@ fn thresholds_and_versions_swap_with_the_model() {
 }
 
 #[test]
+fn a_challenger_that_is_not_there_answers_null_and_one_that_is_answers_for_itself() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    models.insert_challenger("fraud", None).unwrap();
+    let models = Arc::new(models);
+    let (score, slot) = (function(&models, "score"), models.slot("fraud@challenger").unwrap());
+    let features = features();
+    let scores = |name: &str| {
+        let args = std::iter::once(name_value(name)).chain(features.iter().cloned().map(ColumnarValue::Array));
+        call(&score, args.collect(), 20).into_array(20).unwrap()
+    };
+    let null_count = |function_name: &str| {
+        let function = function(&models, function_name);
+        call(&function, vec![name_value("fraud@challenger")], 1).into_array(1).unwrap().null_count()
+    };
+    assert!(plan(&score, "fraud@challenger", &vec![DataType::Float64; 4]).unwrap().is_nullable());
+    assert!(!plan(&score, "fraud", &vec![DataType::Float64; 4]).unwrap().is_nullable());
+    assert_eq!(scores("fraud@challenger").null_count(), 20);
+    assert_eq!(scores("fraud").null_count(), 0);
+    assert_eq!((null_count("threshold"), null_count("model_version"), null_count("model_run_id")), (1, 1, 1));
+    assert_eq!(models.slot("fraud").unwrap().take_agreement().rows(), 0);
+
+    slot.swap(Arc::new(loaded(REGRESSION, "8", 0.2))).unwrap();
+    assert_eq!((null_count("threshold"), null_count("model_version"), null_count("model_run_id")), (0, 0, 1));
+    let (champions, challengers) = (scores("fraud"), scores("fraud@challenger"));
+    let regression = Model::parse(REGRESSION).unwrap();
+    let expected = expected(&regression, &features, 0..20);
+    assert_eq!(challengers.as_primitive::<Float64Type>().values(), expected.as_slice());
+    let agreement = models.slot("fraud").unwrap().take_agreement();
+    let mut by_row = Agreement::default();
+    by_row.add((champions.as_primitive::<Float64Type>().values(), 0.7), (&expected, 0.2));
+    assert_eq!(agreement, by_row);
+    assert_eq!(agreement.rows(), 20);
+    assert_eq!(models.slot("fraud").unwrap().take_agreement().rows(), 0, "what was taken is not counted again");
+
+    slot.retire();
+    models.slot("fraud").unwrap().retire();
+    assert_eq!(scores("fraud@challenger").null_count(), 20);
+    assert_eq!(scores("fraud").null_count(), 0, "a champion's place is never empty");
+}
+
+#[test]
+fn the_batch_that_a_challenger_scored_last_is_not_scored_again_and_another_one_is() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    models.insert_challenger("fraud", Some(Arc::new(loaded(REGRESSION, "8", 0.2)))).unwrap();
+    let models = Arc::new(models);
+    let score = function(&models, "score");
+    let features = features();
+    let scores = |name: &str, columns: &[ArrayRef]| {
+        let args = std::iter::once(name_value(name)).chain(columns.iter().cloned().map(ColumnarValue::Array));
+        call(&score, args.collect(), columns[0].len()).into_array(columns[0].len()).unwrap()
+    };
+    scores("fraud", &features);
+    let first = scores("fraud@challenger", &features);
+    // The same numbers in other buffers, as a cast makes them.
+    let copied: Vec<ArrayRef> = features
+        .iter()
+        .map(|column| Arc::new(column.as_primitive::<Float64Type>().iter().collect::<Float64Array>()) as ArrayRef)
+        .collect();
+    assert!(Arc::ptr_eq(&first, &scores("fraud@challenger", &features)));
+    assert!(Arc::ptr_eq(&first, &scores("fraud@challenger", &copied)));
+    let mut other = features.clone();
+    other.swap(0, 1);
+    let regression = Model::parse(REGRESSION).unwrap();
+    let swapped = scores("fraud@challenger", &other);
+    assert_eq!(swapped.as_primitive::<Float64Type>().values(), expected(&regression, &other, 0..20).as_slice());
+    // Another model answers for itself, whatever was scored before.
+    models.slot("fraud@challenger").unwrap().swap(Arc::new(loaded(BINARY, "9", 0.2))).unwrap();
+    let binary = Model::parse(BINARY).unwrap();
+    let answers = scores("fraud@challenger", &other);
+    assert_eq!(answers.as_primitive::<Float64Type>().values(), expected(&binary, &other, 0..20).as_slice());
+}
+
+#[test]
+fn workers_swap_their_models_by_themselves() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    models.insert_challenger("fraud", None).unwrap();
+    let (one, other) = (models.fork(), models.fork());
+    one.slot("fraud").unwrap().swap(Arc::new(loaded(REGRESSION, "8", 0.9))).unwrap();
+    one.slot("fraud@challenger").unwrap().swap(Arc::new(loaded(BINARY, "9", 0.5))).unwrap();
+    assert_eq!(other.slot("fraud").unwrap().current().version, "7");
+    assert!(other.slot("fraud@challenger").unwrap().serving().is_none());
+    let challenger = one.slot("fraud").unwrap().challenger().unwrap();
+    assert_eq!(challenger.serving().unwrap().version, "9", "a champion knows the challenger of its own worker");
+}
+
+#[test]
+fn a_challenger_with_other_features_is_refused() {
+    let mut models = Models::new();
+    models.insert("fraud", loaded(BINARY, "7", 0.7));
+    let renamed = BINARY.replacen("feature_names=f0", "feature_names=amount", 1);
+    let error = models.insert_challenger("fraud", Some(Arc::new(loaded(&renamed, "8", 0.5)))).unwrap_err();
+    assert!(error.to_string().contains("version 8"), "{error}");
+    assert!(models.insert_challenger("other", None).is_err());
+}
+
+#[test]
 fn a_successor_with_other_features_or_outputs_is_refused() {
     let models = models();
     let slot = models.slot("fraud").unwrap();

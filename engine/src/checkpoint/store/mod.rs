@@ -42,6 +42,13 @@ pub fn open_store(uri: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<(Ar
     }
 }
 
+/// A copy of what `env` says of all that [`open_store`] asks for, for a store that is opened later.
+pub fn keep_environment(env: &dyn Fn(&str) -> Option<String>) -> Environment {
+    let kept: HashMap<&'static str, String> =
+        s3::variables().filter_map(|name| env(name).map(|value| (name, value))).collect();
+    Arc::new(move |name| kept.get(name).cloned())
+}
+
 fn open_local(uri: &str, path: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let wrong =
         |error: &dyn fmt::Display| Error::invalid(format!("`{uri}` cannot be used as a folder or file: {error}"));

@@ -16,6 +16,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRIES_MAX: usize = 4;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Variables that are looked at here.
+const OWN_VARIABLES: [&str; 7] = [
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "MLFLOW_S3_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+];
+
 /// Variables that pass through to the client as they are.
 const PASSED_THROUGH: [&str; 9] = [
     "AWS_SESSION_TOKEN",
@@ -28,6 +39,11 @@ const PASSED_THROUGH: [&str; 9] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
 ];
+
+/// All that is asked for here, so that it can be kept for later.
+pub(super) fn variables() -> impl Iterator<Item = &'static str> {
+    OWN_VARIABLES.into_iter().chain(PASSED_THROUGH)
+}
 
 pub(super) fn open(
     uri: &str,

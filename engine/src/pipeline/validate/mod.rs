@@ -2,18 +2,21 @@
 //! each other. Every problem is collected with its place; nothing stops at the first. Reads the SQL files that are named.
 
 mod kafka;
+mod model;
+mod monitoring;
 mod output;
 mod repartition;
 mod source;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{CheckpointFile, DeliveryFile, ModelFile, PipelineFile};
-use super::forms::{Named, Text};
+use super::file::{CheckpointFile, DeliveryFile, PipelineFile};
+use super::forms::Text;
 use super::location;
 use super::problem::{Problem, quoted};
-use super::settings::{Backfill, Checkpoint, Delivery, Model, Pipeline, Place, RunSettings, SqlText};
+use super::settings::{Backfill, Checkpoint, Delivery, Pipeline, Place, RunSettings, SqlText};
 use super::text::{NameKind, TextForm, check_name};
 use super::yaml::{Content, Document, Finding, Node, Spot, Style};
 use kafka::Inherited;
@@ -47,6 +50,7 @@ impl Validator<'_> {
         let pipeline = Pipeline {
             name: file.pipeline.clone(),
             folder: self.folder.clone(),
+            registry: self.registry(file.registry.as_deref()),
             models: self.models(&file.models),
             views: self.views(&file.views, &inherited),
             sinks: file.sinks.0.iter().map(|(name, sink)| self.sink(name, sink, &inherited)).collect(),
@@ -58,6 +62,9 @@ impl Validator<'_> {
             },
             run: self.run(file),
             http: file.http.listen.0.0,
+            drift: self.drift(&file.drift),
+            labels: file.labels.as_ref().map(|labels| self.labels(labels)),
+            training: file.training.as_ref().map(|training| self.training(training, file)),
             sources,
         };
         self.name_clashes();
@@ -206,18 +213,6 @@ impl Validator<'_> {
             spot.column += 1;
         }
         self.document.source.place(spot)
-    }
-
-    fn models(&mut self, models: &Named<ModelFile>) -> Vec<Model> {
-        let mut settings = Vec::new();
-        for (name, model) in &models.0 {
-            if let Err(help) = check_name(name, NameKind::Own) {
-                self.refuse_key(&["models", name], format!("{} cannot name a model", quoted(name)), help);
-            }
-            let uri = self.location(&["models", name, "uri"], &model.uri);
-            settings.push(Model { name: name.clone(), uri, threshold: model.threshold });
-        }
-        settings
     }
 
     fn table_name(&mut self, path: &[&str], kind: &str) {

@@ -9,6 +9,7 @@ use arrow::array::{Array as _, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
+use tidemill_udfs::functions::Models;
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -23,6 +24,7 @@ use crate::pipeline::settings::{Backfill, Pipeline};
 use crate::plan::{Functions, Plan};
 use crate::runtime::checkpointer::CheckpointerParts;
 use crate::runtime::driver::{SinkLane, SourceLane};
+use crate::runtime::models::{Offers, WorkerModels};
 use crate::runtime::tasks;
 use crate::sink::{PrepareRequest, PreparedUnit, Sink};
 use crate::source::Waker;
@@ -349,6 +351,7 @@ impl World {
             }],
             driver: Driver::new(lanes, graph, sinks, dead_letter, metrics, Latency::default()),
             checkpointer,
+            models: WorkerModels::new(Arc::default(), Offers::new(&Models::new()), None, self.io.clone()),
             trigger: Trigger { max_batch_rows: random.random_range(1..60), max_wait: Duration::ZERO },
             wake,
             stop: CancellationToken::new(),
