@@ -3,6 +3,7 @@
 
 mod canvas;
 mod html;
+mod importance;
 mod numbers;
 mod pictures;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use self::canvas::{Picture, picture};
+pub(super) use self::importance::gain_of_features;
 use crate::error::Result;
 use crate::model::evaluation::Evaluation;
 use crate::model::gate::GateReport;

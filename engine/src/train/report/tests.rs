@@ -121,7 +121,7 @@ fn made() -> Report {
         scores,
         threshold: manifest.threshold,
         features: &manifest.features,
-        scoring_micros: 0.8,
+        sha256: version,
     };
     let (new, old) = (contender("4", rows.candidate.as_slice()), contender("3", rows.champion.as_slice()));
     let gate = decide(&examples, &new, Some(&old), &GateRules::default()).unwrap();
