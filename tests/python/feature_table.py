@@ -75,7 +75,7 @@ def in_pandas(data, out):
     rows["transaction_hour"] = hour
     rows["transaction_day"] = rows["timestamp"].dt.day
     rows["is_night"] = ((hour >= 22) | (hour < 5)).astype(int)
-    rows["is_weekend"] = (rows["timestamp"].dt.dayofweek >= 5).astype(int)
+    rows["is_weekend"] = (rows["timestamp"].dt.day_of_week >= 5).astype(int)
     rows["merchant_risk"] = rows["merchant"].isin(["QuickCash", "GlobalDigital", "FastMoneyX"]).astype(int)
     users = rows.groupby("user_id", group_keys=False)[["timestamp", "amount"]]
     activity = users.apply(lambda user: user.rolling("24h", on="timestamp", closed="left")["amount"].count().fillna(0))
@@ -152,7 +152,8 @@ def table(folder, options):
         tidemill("generate", "--parquet", data, "--from", "2026-01-01", "--days", options.days, "--seed", options.seed, "--fields", "device_id,campaign")
     if not features.exists():
         tidemill("replay", HERE / "feature_table.yaml", "--input", f"transactions={data}", "--output", features.parent)
-    replaced, times = (None, "") if options.only else side_by_side(data, folder)
+    wanted = options.only.split(",") if options.only else None
+    replaced, times = side_by_side(data, folder) if not wanted or "replaced project" in wanted else (None, "")
     rows = pq.read_table(features, columns=["transaction_id", "timestamp", "is_fraud", "campaign"]).to_pandas()
     labels, kinds = rows["is_fraud"].to_numpy(), rows["campaign"].fillna("").to_numpy()
     seconds = rows["timestamp"].astype("datetime64[s]").astype("int64").to_numpy()
@@ -169,7 +170,7 @@ def table(folder, options):
         "and devices": arguments_of_score("device_scored.sql"),
     }
     for name, names in sets.items():
-        if options.only and name not in options.only.split(","):
+        if wanted and name not in wanted:
             continue
         begin = time.perf_counter()
         if names is REPLACED:
@@ -181,7 +182,7 @@ def table(folder, options):
         model = fit(x, names, labels, split)
         cells = judge(model.predict(x[test]), labels[test], kinds[test], days[test])
         print(f"| {name} | {len(names)} | {cells} |", flush=True)
-        if options.only:
+        if wanted:
             gain = sorted(zip(model.feature_importance("gain"), names), reverse=True)
             print(model.best_iteration, f"{time.perf_counter() - begin:.0f} s", ", ".join(f"{n} {v / gain[0][0]:.3f}" for v, n in gain))
         if names is REPLACED:

@@ -14,7 +14,9 @@ use super::{Environment, Outcome, PipelineFile, load, print};
 use crate::error::{Error, Result};
 use crate::model::Library;
 use crate::model::drift::{DriftSettings, DriftState, Verdict, WindowDrift};
-use crate::model::profile::{ReferenceProfile, SCORE};
+use crate::model::profile::{REFERENCE_PROFILE_FILE, ReferenceProfile, SCORE};
+use crate::model::reference::ModelReference;
+use crate::model::registry::{Fetch, Registry};
 use crate::observe::labels::{LabelsStatus, QualityStatus};
 use crate::pipeline::settings::{LabelSide, Labels, Pipeline, Sink, SinkConnector, Source};
 use crate::replay::needed::needed;
@@ -34,9 +36,13 @@ pub(crate) struct DriftArguments {
     /// period belongs to it: the features have history.
     #[arg(long = "input", value_name = "SOURCE=PATH", required = true, value_parser = parse_input)]
     inputs: Vec<(String, String)>,
-    /// A model directory, or its reference_profile.json: what to compare with in place of what stands beside the pipeline's model.
+    /// What to compare with in place of what the pipeline's model was trained on: a model directory, its reference_profile.json, or
+    /// a model of the registry, such as models:/fraud@champion.
     #[arg(long, value_name = "PATH")]
     reference: Option<String>,
+    /// The registry, in place of the pipeline's.
+    #[arg(long, value_name = "URI")]
+    registry: Option<String>,
     /// First event time of the period, RFC 3339 or YYYY-MM-DD (UTC). When it is not given: behind the rows that the model was
     /// trained on.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -70,11 +76,13 @@ fn parse_time(text: &str) -> Result<i64, String> {
 }
 
 pub(crate) fn run(arguments: &DriftArguments, environment: &Environment) -> Result<Outcome> {
-    let pipeline = load(&arguments.pipeline.file, environment)?;
+    let mut pipeline = load(&arguments.pipeline.file, environment)?;
+    pipeline.registry = arguments.registry.clone().or(pipeline.registry);
     let settings = settings(&pipeline, arguments)?;
     let input = |(source, uri): &(String, String)| Input { source: source.clone(), uri: uri.clone(), format: None };
     let inputs: Vec<Input> = arguments.inputs.iter().map(input).collect();
-    let named = arguments.reference.as_deref().map(|uri| named_reference(uri, environment)).transpose()?;
+    let named = arguments.reference.as_deref();
+    let named = named.map(|uri| named_reference(uri, pipeline.registry.as_deref(), environment)).transpose()?;
     let (pipeline, labels) = with_labels(pipeline, &inputs);
     let label_sides = label_sides(&pipeline);
     let mut board = None;
@@ -140,15 +148,35 @@ fn settings(pipeline: &Pipeline, arguments: &DriftArguments) -> Result<DriftSett
     if problems.is_empty() { Ok(settings) } else { Err(Error::invalid(problems.join("\n"))) }
 }
 
-fn named_reference(uri: &str, environment: &Environment) -> Result<ReferenceProfile> {
+fn named_reference(uri: &str, registry: Option<&str>, environment: &Environment) -> Result<ReferenceProfile> {
     let io = tasks::io_runtime()?;
     let lookup = |name: &str| environment.get(name).cloned();
     let context = |error: Error| error.context(format!("--reference {uri}"));
-    io.block_on(crate::model::reference_beside(uri, &lookup)).map_err(context)?.ok_or_else(|| {
+    let found = if ModelReference::is_reference(uri) {
+        io.block_on(registered_profile(uri, registry, environment)).map_err(context)?
+    } else {
+        io.block_on(crate::model::reference_beside(uri, &lookup)).map_err(context)?
+    };
+    found.ok_or_else(|| {
         Error::invalid(format!(
-            "--reference {uri}: expected a model directory with a reference_profile.json, found none"
+            "--reference {uri}: expected a model directory with a {REFERENCE_PROFILE_FILE}, found none in it"
         ))
     })
+}
+
+async fn registered_profile(
+    uri: &str,
+    registry: Option<&str>,
+    environment: &Environment,
+) -> Result<Option<ReferenceProfile>> {
+    let lookup = |name: &str| environment.get(name).cloned();
+    let place = registry.map(str::to_owned).or_else(|| Registry::place_of(&lookup));
+    let place =
+        place.ok_or_else(|| Error::invalid("there is no registry to look it up in; name one with --registry"))?;
+    let registry = Registry::open(&place, &lookup)?;
+    let version = registry.resolve(&uri.parse()?).await?;
+    let package = registry.fetch(&version, Fetch::Only(&[REFERENCE_PROFILE_FILE])).await?;
+    package.text(REFERENCE_PROFILE_FILE)?.map(ReferenceProfile::from_json).transpose()
 }
 
 /// The board with the profiles of the models that the sinks need.

@@ -61,7 +61,7 @@ enum Command {
     /// Hold what a pipeline makes of a stored period against what its models were trained on. Ends with 0 when there is drift
     /// and somebody should act, with 99 when there is none.
     Drift(drift::DriftArguments),
-    /// Models in the registry: list, show, register, promote, roll back.
+    /// Models in the registry: list, show, register, gate, promote, roll back.
     Model(model::ModelArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
     Demo(demo::DemoArguments),

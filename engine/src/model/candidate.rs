@@ -16,6 +16,7 @@ use crate::model::package::SelfTest;
 
 /// A model as it was read.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to be examined")]
 pub(crate) enum Raw {
     /// The text of a model in a file of its own, and what stands beside it.
     Text {

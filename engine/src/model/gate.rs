@@ -13,6 +13,8 @@ use super::evaluation::{
 };
 use crate::error::{Error, Result};
 
+/// The document's name in a model directory.
+pub const GATE_FILE: &str = "gate.json";
 /// Version of the document.
 pub const GATE_REPORT_VERSION: u32 = 1;
 
@@ -82,8 +84,8 @@ pub struct Contender<'a> {
     pub threshold: f64,
     /// Its features.
     pub features: &'a [String],
-    /// What scoring one row took, measured.
-    pub scoring_micros: f64,
+    /// Hash of its text.
+    pub sha256: &'a str,
 }
 
 /// Whether the candidate may be promoted, and why.
@@ -96,8 +98,12 @@ pub struct GateReport {
     pub passed: bool,
     /// The version that would be promoted.
     pub candidate: String,
+    /// Hash of its text.
+    pub candidate_sha256: String,
     /// The version that it would replace.
     pub champion: Option<String>,
+    /// Hash of its text: whether the champion is still the one that was judged.
+    pub champion_sha256: Option<String>,
     /// Test rows.
     pub rows: u64,
     /// Positive ones.
@@ -108,6 +114,8 @@ pub struct GateReport {
     pub to_micros: i64,
     /// The alert budget that both were held to.
     pub alerts_per_day: u64,
+    /// Microseconds that scoring one row may take; measured where the model is to be served, not where it was trained.
+    pub scoring_micros_most: f64,
     /// Every check that was made.
     pub checks: Vec<GateCheck>,
     /// The figures of both.
@@ -149,6 +157,44 @@ impl GateReport {
     #[must_use]
     pub fn failed(&self) -> Vec<&str> {
         self.checks.iter().filter(|check| !check.ok).map(|check| check.name.as_str()).collect()
+    }
+
+    /// Adds a check that was made elsewhere, in place of one of the same name.
+    pub fn add(&mut self, check: GateCheck) {
+        self.checks.retain(|made| made.name != check.name);
+        self.checks.push(check);
+        self.passed = self.checks.iter().all(|check| check.ok);
+    }
+
+    /// Adds what scoring one row takes, measured.
+    pub fn add_scoring_time(&mut self, micros: f64) {
+        self.add(GateCheck {
+            name: "scoring_time".to_owned(),
+            ok: micros <= self.scoring_micros_most,
+            found: Some(micros),
+            limit: Some(self.scoring_micros_most),
+            why: "microseconds to score one row, measured by this run".to_owned(),
+        });
+    }
+
+    /// Adds that there is a champion which could not be judged: then nothing shows that the candidate is not worse.
+    pub fn add_unjudged_champion(&mut self, why: &str) {
+        self.add(GateCheck { name: "champion".to_owned(), ok: false, found: None, limit: None, why: why.to_owned() });
+    }
+
+    /// Reads a document.
+    pub fn parse(text: &str) -> Result<GateReport> {
+        let report: GateReport = serde_json::from_str(text).map_err(|error| {
+            Error::data("it is not a gate's report; train the model again, or ask the gate with --rescore")
+                .with_source(error)
+        })?;
+        if report.version != GATE_REPORT_VERSION {
+            return Err(Error::data(format!(
+                "expected a gate's report of version {GATE_REPORT_VERSION}, found {}; train the model again",
+                report.version
+            )));
+        }
+        Ok(report)
     }
 
     /// The document's text.
@@ -194,12 +240,15 @@ pub fn decide(
         version: GATE_REPORT_VERSION,
         passed: checks.iter().all(|check| check.ok),
         candidate: candidate.contender.version.to_owned(),
+        candidate_sha256: candidate.contender.sha256.to_owned(),
         champion: champion.as_ref().map(|champion| champion.contender.version.to_owned()),
+        champion_sha256: champion.as_ref().map(|champion| champion.contender.sha256.to_owned()),
         rows: candidate.evaluation.rows,
         positives: candidate.evaluation.positives,
         from_micros: candidate.evaluation.from_micros,
         to_micros: candidate.evaluation.to_micros,
         alerts_per_day,
+        scoring_micros_most: rules.scoring_micros_most,
         checks,
         figures: figures(&candidate.evaluation, champion.as_ref().map(|champion| &champion.evaluation)),
         pr_auc,
@@ -240,20 +289,38 @@ fn evaluate_at(
     evaluate(&examples, &settings).map_err(|error| error.context(format!("model {}", contender.version)))
 }
 
-/// The figures that people compare models by. Those of kinds and segments are in the evaluations.
+/// The figures that people compare models by, the most telling first. Recall at fixed precisions comes behind them.
+const COMPARED: [&str; 16] = [
+    "pr_auc",
+    "recall_at_budget",
+    "precision_at_budget",
+    "value_recall_at_budget",
+    "precision",
+    "recall",
+    "f1",
+    "value_recall",
+    "recall_of_findable",
+    "alerts_per_day",
+    "threshold",
+    "roc_auc",
+    "brier",
+    "ece",
+    "mean_score",
+    "alerts_per_1000",
+];
+
+/// The figures of one or both models that people compare models by. Those of kinds and segments are in the evaluations.
+#[must_use]
 pub fn figures(candidate: &Evaluation, champion: Option<&Evaluation>) -> Vec<ComparedFigure> {
     let of_champion = champion.map(Evaluation::flat);
-    let is_compared = |name: &str| !name.contains('.') || name.starts_with("recall_at_precision");
-    candidate
-        .flat()
-        .into_iter()
-        .filter(|(name, _)| {
-            is_compared(name) && !["rows", "positives", "days", "budget_per_day"].contains(&name.as_str())
+    let of_candidate = candidate.flat();
+    let at_precision = of_candidate.keys().map(String::as_str).filter(|name| name.starts_with("recall_at_precision_"));
+    let figure = |name: &str| {
+        Some(ComparedFigure {
+            candidate: *of_candidate.get(name)?,
+            champion: of_champion.as_ref().and_then(|figures| figures.get(name).copied()),
+            name: name.to_owned(),
         })
-        .map(|(name, candidate)| ComparedFigure {
-            champion: of_champion.as_ref().and_then(|figures| figures.get(&name).copied()),
-            candidate,
-            name,
-        })
-        .collect()
+    };
+    COMPARED.into_iter().chain(at_precision).filter_map(figure).collect()
 }

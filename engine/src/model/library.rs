@@ -11,7 +11,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use super::candidate::{Candidate, Named, Raw, examine};
 use super::manifest::ModelManifest;
 use super::package::{MANIFEST, MLMODEL, Package, REFERENCE_PROFILE, SELF_TEST};
-use super::place::Place;
+use super::place::{Place, places};
 use super::registry::{Fetch, ModelVersion, Registry};
 use super::{MODEL_BYTES_MAX, reference_beside, text, unreadable};
 use crate::checkpoint::open_store;
@@ -53,7 +53,9 @@ impl Library {
     /// The library of a pipeline. Connects to nothing.
     pub(crate) fn open(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<Library> {
         let lookup = |name: &str| env.get(name).cloned();
-        let place = pipeline.registry.clone().or_else(|| Registry::place_of(&lookup));
+        // What the environment says of a registry is nothing to a pipeline that does not ask for one.
+        let is_asked = places(&pipeline.models).iter().any(|place| place.reference().is_some());
+        let place = pipeline.registry.clone().or_else(|| Registry::place_of(&lookup)).filter(|_| is_asked);
         let registry = place.map(|place| Registry::open(&place, &lookup)).transpose();
         let registry = registry.map_err(|error| error.context("registry"))?;
         Ok(Library { registry, env: env.clone() })

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::MODEL_BYTES_MAX;
 use crate::model::manifest::ModelManifest;
 
+pub use crate::model::gate::GATE_FILE;
 pub use crate::model::manifest::{MANIFEST_FILE as MANIFEST, MODEL_FILE as MODEL};
 use mlmodel::MlModel;
 pub use self_test::SelfTest;
@@ -40,7 +41,7 @@ pub const PLOTS: &str = "plots/";
 /// What serving reads, beside the model's text.
 pub(crate) const SERVED_FILES: [&str; 4] = [MLMODEL, MANIFEST, SELF_TEST, REFERENCE_PROFILE];
 /// Names that we may have written into a folder; those that a newer model does not have are deleted from it.
-const OUR_FILES: [&str; 9] = [
+const OUR_FILES: [&str; 10] = [
     MODEL,
     MANIFEST,
     REFERENCE_PROFILE,
@@ -48,6 +49,7 @@ const OUR_FILES: [&str; 9] = [
     INPUT_EXAMPLE,
     SERVING_INPUT_EXAMPLE,
     FEATURES_SQL,
+    GATE_FILE,
     REPORT,
     MLMODEL,
 ];

@@ -28,7 +28,7 @@ fn path(path: PathBuf) -> String {
 }
 
 fn library_of(folder: &Path, env: BTreeMap<String, String>) -> Library {
-    let text = "pipeline: p\nsources: { t: { connector: generator, columns: { id: string } } }\n\
+    let text = "pipeline: p\nmodels: { fraud: { uri: \"models:/fraud@champion\" } }\nsources: { t: { connector: generator, columns: { id: string } } }\n\
                 sinks: { out: { connector: console, select: SELECT id FROM t } }\n";
     let file = folder.join("p.yaml");
     std::fs::write(&file, text).unwrap();

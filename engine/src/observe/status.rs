@@ -72,7 +72,7 @@ pub struct ModelStatus {
     /// Why the last look failed; `None` after one that did not.
     #[serde(default)]
     pub check_error: Option<String>,
-    /// The last successor that was refused.
+    /// What its place means instead, where that was refused.
     #[serde(default)]
     pub refused: Option<RefusedModel>,
 }

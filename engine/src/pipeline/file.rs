@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::model::{ModelFile, Reload};
 pub(super) use self::monitoring::{DriftFile, LabelsFile};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
-pub(super) use self::training::{ImbalanceFile, ThresholdFile, TrainingFile};
+pub(super) use self::training::{GateFile, ImbalanceFile, ThresholdFile, TrainingFile};
 use super::defaults::{
     hour, mebibyte, millis, minute, ninety_days, parquet_bytes, parquet_rows, rejection_window, retain, second,
     ten_seconds, two_hours,

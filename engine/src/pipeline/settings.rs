@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-pub use self::training::{Boundary, Imbalance, Training, TreeParameters};
+pub use self::training::{Boundary, Gate, Imbalance, Training, TreeParameters};
 pub use super::monitoring::{Drift, LabelSide, Labels};
 use crate::types::Offset;
 

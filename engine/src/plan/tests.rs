@@ -80,8 +80,8 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
         folder: PathBuf::from("."),
         sources,
         registry: None,
-        models: Vec::new(),
         training: None,
+        models: Vec::new(),
         views: views
             .iter()
             .map(|(name, sql)| View {

@@ -130,7 +130,8 @@ impl Replay {
         num_workers: NonZeroUsize,
         models_of: Option<&str>,
     ) -> Result<Replay> {
-        let compile = |pipeline: &Pipeline, io: &Runtime| runtime::compile(pipeline, env, io.handle());
+        let compile =
+            |pipeline: &Pipeline, io: &Runtime| runtime::compile_beside(pipeline, env, io.handle(), models_of);
         Replay::open_compiled(pipeline, env, inputs, order, num_workers, models_of, compile)
     }
 

@@ -204,8 +204,25 @@ pub(crate) fn compile_observed(
 
 /// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
 pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+    compile_beside(pipeline, env, io, None)
+}
+
+/// The same; with checkpoints, models that cannot be had where they come from are those that served last beside them.
+pub(crate) fn compile_beside(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+    checkpoints: Option<&str>,
+) -> Result<(Plan, Arc<Models>)> {
     let library = Library::open(pipeline, env)?;
-    let models = Arc::new(io.block_on(model::load(&library, &pipeline.models))?);
+    let models = match checkpoints {
+        None => Arc::new(io.block_on(model::load(&library, &pipeline.models))?),
+        Some(uri) => {
+            let env = env.clone();
+            let folder = Stores::new(move |name| env.get(name).cloned()).open(uri)?;
+            io.block_on(starting::start(pipeline, &library, Some(&folder), None))?.models
+        }
+    };
     let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
     positions::check(pipeline, &plan)?;
     Ok((plan, models))

@@ -343,3 +343,7 @@ fn column(array: &ArrayRef) -> Option<Column<'_>> {
         .map(|nulls| Validity { bits: nulls.validity(), offset: nulls.offset() });
     Some(Column { values: doubles.values(), validity })
 }
+
+#[cfg(test)]
+#[path = "drift_tests.rs"]
+mod tests;

@@ -74,7 +74,12 @@ impl One {
     /// One look and what follows from it; how long to wait for the next.
     async fn step(&mut self) -> std::time::Duration {
         let is_well = match self.follower.look().await {
-            Ok(Look::Known) => self.is_well(),
+            Ok(Look::Known) => {
+                if !self.follower.has_refused() {
+                    self.change(|status| status.refused = None);
+                }
+                self.is_well()
+            }
             Ok(Look::Absent) => self.absent().await,
             Ok(Look::New(found)) => self.found(&found).await,
             Err(error) => self.fails(&error),

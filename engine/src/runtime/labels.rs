@@ -97,7 +97,7 @@ impl Kind {
 }
 
 /// Holds the columns of a side against what it must have.
-pub(crate) fn check(side: LabelSide, schema: &Schema) -> Result<()> {
+fn wrong_columns(side: LabelSide, schema: &Schema) -> Vec<String> {
     let name = match side {
         LabelSide::Served => "labels.served",
         LabelSide::Reported => "labels.reported",
@@ -117,17 +117,18 @@ pub(crate) fn check(side: LabelSide, schema: &Schema) -> Result<()> {
             Err(_) => {}
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Error::invalid(problems.join("\n"))) }
+    problems
 }
 
-/// The same for the sinks of a planned pipeline.
+/// Holds the label sinks of a planned pipeline against what they must have; all problems at once.
 pub(crate) fn check_sinks(pipeline: &Pipeline, plan: &Plan) -> Result<()> {
+    let mut problems = Vec::new();
     for (index, sink) in pipeline.sinks.iter().enumerate() {
         if let SinkConnector::Labels(side) = sink.connector {
-            check(side, &plan.sink_schema(index))?;
+            problems.extend(wrong_columns(side, &plan.sink_schema(index)));
         }
     }
-    Ok(())
+    if problems.is_empty() { Ok(()) } else { Err(Error::invalid(problems.join("\n"))) }
 }
 
 impl LabelBoard {

@@ -28,9 +28,8 @@ mod trigger;
 mod units;
 mod worker;
 
-pub(crate) use build::Alone;
 pub use build::compile;
-pub(crate) use build::compile_observed;
+pub(crate) use build::{Alone, compile_beside, compile_observed};
 pub use functions::{UnloadedPlan, plan_unloaded};
 pub(crate) use functions::{plan_untrained, staged_untrained};
 pub(crate) use models::kept_model;

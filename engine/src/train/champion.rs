@@ -7,6 +7,7 @@ use tidemill_udfs::scorer::Model;
 use super::rows::Rows;
 use super::scoring::{places, scores};
 use super::split::Split;
+use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
 use crate::model::evaluation::{Bootstrap, Evaluation, PairedPrAuc, paired_pr_auc};
 use crate::model::package::Package;
@@ -29,6 +30,11 @@ pub struct Comparison {
     pub evaluation: Evaluation,
     /// The areas under the precision-recall curves, and their difference.
     pub pr_auc: PairedPrAuc,
+    /// Its scores of the test rows, threshold, features and hash: what the gate asks for.
+    pub(super) scores: Vec<f64>,
+    pub(super) threshold: f64,
+    pub(super) features: Vec<String>,
+    pub(super) sha256: String,
 }
 
 impl Comparison {
@@ -79,5 +85,13 @@ pub(super) fn compare(
     let times = &rows.times[split.test.clone()];
     let pr_auc = paired_pr_auc(candidate, &of_champion, view.labels, times, bootstrap);
     let evaluation = evaluate(&of_champion, threshold)?;
-    Ok(Ok(Comparison { champion: champion.name.clone(), evaluation, pr_auc }))
+    Ok(Ok(Comparison {
+        champion: champion.name.clone(),
+        evaluation,
+        pr_auc,
+        scores: of_champion,
+        threshold,
+        features: model.feature_names().to_vec(),
+        sha256: sha256_hex(text.as_bytes()),
+    }))
 }

@@ -10,8 +10,10 @@ mod champion;
 mod directory;
 mod features;
 mod fit;
+mod gate;
 mod imbalance;
 mod leaks;
+pub mod report;
 mod rows;
 mod scoring;
 mod search;
@@ -27,6 +29,7 @@ use tidemill_udfs::scorer::Model;
 pub use champion::{Champion, Comparison};
 pub use directory::{check_output, write};
 pub use features::{FeatureQuery, feature_query, training_of};
+pub use gate::{Rescore, rescore};
 
 use self::booster::{BinnedRows, LIGHTGBM_VERSION};
 use self::fit::{Grown, grow, parameters, text_of, weight_of_positives};
@@ -38,6 +41,7 @@ use crate::error::{Error, Result};
 use crate::model::evaluation::{
     Bootstrap, Categories, Evaluation, EvaluationSettings, Examples, average_precision, evaluate,
 };
+use crate::model::gate::{GATE_FILE, GateReport};
 use crate::model::manifest::{MODEL_MANIFEST_VERSION, ModelManifest, Search, TrainingData, Versions};
 use crate::model::package::Package;
 use crate::pipeline::settings::{Imbalance, Pipeline, Training, TreeParameters};
@@ -90,6 +94,8 @@ pub struct Trained {
     pub evaluation: Evaluation,
     /// Beside the model in production.
     pub comparison: Option<Comparison>,
+    /// Whether it may take that one's place.
+    pub gate: GateReport,
 }
 
 /// A model before it is put into its files.
@@ -159,8 +165,61 @@ pub fn train(request: &Request<'_>, on_step: &(dyn Fn(Step) + Sync)) -> Result<T
         notes,
     };
     let outcome = Outcome { text: grown.text, manifest, validation_scores, test_scores };
-    let package = directory::package(request.pipeline, &query, &rows, &split, &outcome)?;
-    Ok(Trained { package, manifest: outcome.manifest, evaluation, comparison })
+    let mut package = directory::package(request.pipeline, &query, &rows, &split, &outcome)?;
+    let judged = Judged { rows: &rows, split: &split, outcome: &outcome, evaluation: &evaluation };
+    let gate = judged.looked_at(request, comparison.as_ref(), &mut package)?;
+    Ok(Trained { package, manifest: outcome.manifest, evaluation, comparison, gate })
+}
+
+/// A new model on its test rows.
+struct Judged<'a> {
+    rows: &'a Rows,
+    split: &'a Split,
+    outcome: &'a Outcome,
+    evaluation: &'a Evaluation,
+}
+
+impl Judged<'_> {
+    /// Puts what the gate says, and the report for people, into the model directory.
+    fn looked_at(
+        &self,
+        request: &Request<'_>,
+        comparison: Option<&Comparison>,
+        package: &mut Package,
+    ) -> Result<GateReport> {
+        let manifest = &self.outcome.manifest;
+        let candidate = gate::Judge {
+            version: request.run.unwrap_or("the new model"),
+            scores: &self.outcome.test_scores,
+            threshold: manifest.threshold,
+            features: &manifest.features,
+            sha256: &manifest.sha256,
+        };
+        let champion = comparison.map(|champion| gate::Judge {
+            version: &champion.champion,
+            scores: &champion.scores,
+            threshold: champion.threshold,
+            features: &champion.features,
+            sha256: &champion.sha256,
+        });
+        let mut gate = gate::decided(request.training, self.rows, &self.split.test, &candidate, champion.as_ref())?;
+        if let (Some(champion), None) = (request.champion, comparison) {
+            gate.add_unjudged_champion(&format!("{} takes features that score(...) has no longer", champion.name));
+        }
+        package.insert(GATE_FILE, format!("{}\n", gate.to_json()?))?;
+        let importance = report::gain_of_features(&self.outcome.text);
+        let report = report::report(&report::ReportInput {
+            manifest,
+            evaluation: self.evaluation,
+            champion: comparison.map(|champion| (champion.champion.as_str(), &champion.evaluation)),
+            gate: Some(&gate),
+            importance: &importance,
+        })?;
+        for (path, file) in report.files {
+            package.insert(&path, file)?;
+        }
+        Ok(gate)
+    }
 }
 
 /// Reads the rows, and refuses what nothing can be learnt from.
@@ -295,6 +354,15 @@ fn bootstrap(training: &Training) -> Bootstrap {
     Bootstrap { seed: training.seed, ..Bootstrap::default() }
 }
 
+/// Alerts a day that people look at: as it is said, or as the threshold's policy says it.
+fn budget(training: &Training) -> Option<u64> {
+    let of_policy = match training.threshold {
+        ThresholdPolicy::AlertBudget { per_day } => Some(per_day.round().max(1.0) as u64),
+        _ => None,
+    };
+    training.alerts_per_day.or(of_policy)
+}
+
 /// Scores of some rows against their labels.
 fn judged(training: &Training, rows: &Rows, part: &Range<usize>, scores: &[f64], threshold: f64) -> Result<Evaluation> {
     let (kinds, segments) = (rows.kinds(part.clone()), rows.segments(part));
@@ -308,12 +376,8 @@ fn judged(training: &Training, rows: &Rows, part: &Range<usize>, scores: &[f64],
         kinds: kinds.as_ref(),
         segments,
     };
-    let of_policy = match training.threshold {
-        ThresholdPolicy::AlertBudget { per_day } => Some(per_day.round().max(1.0) as u64),
-        _ => None,
-    };
     let settings = EvaluationSettings {
-        alerts_per_day: training.alerts_per_day.or(of_policy),
+        alerts_per_day: budget(training),
         unfindable_kinds: training.unfindable_kinds.clone(),
         bootstrap: bootstrap(training),
         ..EvaluationSettings::at(threshold)

@@ -31,6 +31,7 @@ pub(super) fn training() -> Training {
         parameters: TreeParameters::default(),
         imbalance: Imbalance::Nothing,
         threshold: ThresholdPolicy::FBeta { beta: 1.0 },
+        gate: crate::pipeline::settings::Gate::default(),
     }
 }
 

@@ -311,7 +311,7 @@ impl DriftWindows {
         let column = |(column, bins): (&super::profile::ColumnProfile, &Counts)| {
             let mut places = bins[..column.num_bins()].to_vec();
             places.push(bins[MISSING]);
-            let named = self.settings.not_judged.iter().any(|name| *name == column.name);
+            let named = self.settings.not_judged.contains(&column.name);
             let named = named.then(|| "named as not to be judged".to_owned());
             ColumnDrift {
                 name: column.name.clone(),

@@ -43,8 +43,6 @@ impl<'a> Checks<'a> {
         let why =
             format!("{} of the {} test rows are positive; fewer would decide by chance", found.positives, found.rows);
         self.at_least("positives", positives, rules.positives_least as f64, why);
-        let micros = self.candidate.contender.scoring_micros;
-        self.at_most("scoring_time", micros, rules.scoring_micros_most, "microseconds to score one row".to_owned());
         let chance = positives / found.rows as f64;
         let why = format!(
             "the lower end of the interval of PR-AUC {:.4}; scores without meaning have the share of positives",

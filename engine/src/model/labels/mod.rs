@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub use figures::{DELAY_BOUNDS_SECONDS, GroupFigures, LabelFigures};
-use figures::{Group, SCORE_BINS, score_bin};
+use figures::{Group, score_bin};
 
 /// Groups of model version and segment at most; rows of more go into one that is called so.
 const GROUPS_MAX: usize = 256;
@@ -257,5 +257,3 @@ impl LabelJoin {
         }
     }
 }
-
-const _: () = assert!(SCORE_BINS <= u16::MAX as usize && GROUPS_MAX <= u16::MAX as usize);

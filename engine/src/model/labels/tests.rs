@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::figures::SCORE_BINS;
 use super::*;
 
 const DAY: i64 = 86_400_000_000;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::defaults::millis;
 use super::super::forms::Text;
-use super::super::settings::TreeParameters;
+use super::super::settings::{Gate, TreeParameters};
 use super::super::text::TimestampMillis;
 
 /// How `tidemill train` makes a model: on the arguments of `score('name', ...)`, in the order of that call, as the views of
@@ -91,6 +91,61 @@ pub(in crate::pipeline) struct TrainingFile {
     /// How the threshold is chosen, on the validation rows.
     #[serde(default)]
     pub(in crate::pipeline) threshold: ThresholdFile,
+    /// What a new version must keep to, beside the one in production and on its own. See `tidemill model gate`.
+    #[serde(default)]
+    pub(in crate::pipeline) gate: GateFile,
+}
+
+/// Before a version may be promoted. Both models are judged on the same rows.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::pipeline) struct GateFile {
+    /// Positives among the test rows, at least.
+    pub(in crate::pipeline) positives: u64,
+    /// How much worse than the champion's the area under the precision-recall curve may be. It must be shown not to be worse: the
+    /// lower end of a paired bootstrap counts (95 % one-sided).
+    #[schemars(range(min = 0, max = 1))]
+    pub(in crate::pipeline) pr_auc_margin: f64,
+    /// How much worse the recall at the alert budget may be.
+    #[schemars(range(min = 0, max = 1))]
+    pub(in crate::pipeline) recall_margin: f64,
+    /// How much worse the recall at the alert budget may be within each group of each segment, and within each kind.
+    #[schemars(range(min = 0, max = 1))]
+    pub(in crate::pipeline) segment_margin: f64,
+    /// How much better the area under the precision-recall curve must be. Not worse is enough when it is null.
+    #[schemars(range(min = 0, max = 1))]
+    pub(in crate::pipeline) pr_auc_gain: Option<f64>,
+    /// Area under the precision-recall curve that is needed in any case.
+    #[schemars(range(min = 0, max = 1))]
+    pub(in crate::pipeline) pr_auc_least: Option<f64>,
+    /// Recall at the alert budget that is needed in any case.
+    #[schemars(range(min = 0, max = 1))]
+    pub(in crate::pipeline) recall_least: Option<f64>,
+    /// Scores must be shares of positives: off for models that are trained with weights.
+    pub(in crate::pipeline) calibration: bool,
+    /// Microseconds that scoring a row may take.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub(in crate::pipeline) scoring_micros: f64,
+    /// Features that may be new or gone. Other changes need a person: `promote --force`.
+    pub(in crate::pipeline) feature_changes: Vec<String>,
+}
+
+impl Default for GateFile {
+    fn default() -> GateFile {
+        let gate = Gate::default();
+        GateFile {
+            positives: gate.positives,
+            pr_auc_margin: gate.pr_auc_margin,
+            recall_margin: gate.recall_margin,
+            segment_margin: gate.segment_margin,
+            pr_auc_gain: gate.pr_auc_gain,
+            pr_auc_least: gate.pr_auc_least,
+            recall_least: gate.recall_least,
+            calibration: gate.is_calibrated,
+            scoring_micros: gate.scoring_micros,
+            feature_changes: gate.feature_changes,
+        }
+    }
 }
 
 /// Parameters of LightGBM.

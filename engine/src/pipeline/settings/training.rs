@@ -53,6 +53,50 @@ pub struct Training {
     pub imbalance: Imbalance,
     /// How the threshold is chosen.
     pub threshold: ThresholdPolicy,
+    /// What a new version must keep to.
+    pub gate: Gate,
+}
+
+/// What a new version of a model must keep to before it may take the place of the one in production.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gate {
+    /// Positives among the test rows, at least.
+    pub positives: u64,
+    /// How much worse the area under the precision-recall curve may be.
+    pub pr_auc_margin: f64,
+    /// How much worse the recall at the alert budget may be.
+    pub recall_margin: f64,
+    /// The same within each segment and kind.
+    pub segment_margin: f64,
+    /// How much better the area under the precision-recall curve must be.
+    pub pr_auc_gain: Option<f64>,
+    /// Area under the precision-recall curve that is needed in any case.
+    pub pr_auc_least: Option<f64>,
+    /// Recall at the alert budget that is needed in any case.
+    pub recall_least: Option<f64>,
+    /// Whether scores must be shares of positives.
+    pub is_calibrated: bool,
+    /// Microseconds that scoring a row may take.
+    pub scoring_micros: f64,
+    /// Features that may be new or gone.
+    pub feature_changes: Vec<String>,
+}
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate {
+            positives: 100,
+            pr_auc_margin: 0.01,
+            recall_margin: 0.01,
+            segment_margin: 0.05,
+            pr_auc_gain: None,
+            pr_auc_least: None,
+            recall_least: None,
+            is_calibrated: true,
+            scoring_micros: 20.0,
+            feature_changes: Vec::new(),
+        }
+    }
 }
 
 /// Where a part of the rows begins.

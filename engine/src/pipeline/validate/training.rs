@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::file::{ImbalanceFile, PipelineFile, ThresholdFile, TrainingFile};
+use super::super::file::{GateFile, ImbalanceFile, PipelineFile, ThresholdFile, TrainingFile};
 use super::super::forms::Text;
 use super::super::problem::{list, quoted};
-use super::super::settings::{Boundary, Imbalance, Training, TreeParameters};
+use super::super::settings::{Boundary, Gate, Imbalance, Training, TreeParameters};
 use super::super::text::TimestampMillis;
 use super::{Validator, to_usize};
 use crate::types::{EventTime, MissedCost, ThresholdPolicy};
@@ -50,6 +50,7 @@ impl Validator<'_> {
             parameters: parameters(training),
             imbalance: imbalance(training.imbalance),
             threshold: threshold(training.threshold),
+            gate: gate(&training.gate),
         };
         self.training_time(&settings);
         settings
@@ -130,6 +131,21 @@ impl Validator<'_> {
                 self.refuse(&["training", key], message, "in order: from, validation_from, test_from, until");
             }
         }
+    }
+}
+
+fn gate(gate: &GateFile) -> Gate {
+    Gate {
+        positives: gate.positives,
+        pr_auc_margin: gate.pr_auc_margin,
+        recall_margin: gate.recall_margin,
+        segment_margin: gate.segment_margin,
+        pr_auc_gain: gate.pr_auc_gain,
+        pr_auc_least: gate.pr_auc_least,
+        recall_least: gate.recall_least,
+        is_calibrated: gate.calibration,
+        scoring_micros: gate.scoring_micros,
+        feature_changes: gate.feature_changes.clone(),
     }
 }
 

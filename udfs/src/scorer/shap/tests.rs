@@ -232,6 +232,31 @@ fn models_without_counts_score_and_cannot_be_explained() {
     }
 }
 
+#[test]
+#[ignore = "needs the folder that tests/python/oracle_lightgbm.py writes, in TIDEMILL_LIGHTGBM_ORACLE"]
+fn python_explains_the_same() {
+    let folder = std::env::var_os("TIDEMILL_LIGHTGBM_ORACLE").expect("TIDEMILL_LIGHTGBM_ORACLE names the folder");
+    let doubles = |path: std::path::PathBuf| -> Vec<f64> {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
+    };
+    let (mut num_models, mut scratch) = (0, ExplainScratch::default());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let model = Model::parse(&std::fs::read_to_string(path.join("model.txt")).unwrap()).unwrap();
+        let explainer = model.explainer().unwrap();
+        let (rows, expected) = (doubles(path.join("rows.f64")), doubles(path.join("contributions.f64")));
+        let expected = expected.chunks(explainer.num_contributions());
+        assert!(expected.len() >= 100, "{} rows show little", expected.len());
+        for (row, expected) in rows.chunks(model.feature_names().len()).zip(expected) {
+            let found = contributions(explainer, Kernel::detect(), row, &mut scratch);
+            assert_near(&path.display().to_string(), &found, expected);
+        }
+        num_models += 1;
+    }
+    assert!(num_models > 15, "only {num_models} models in the folder");
+}
+
 #[cfg(feature = "lightgbm")]
 mod against_the_c_api {
     use super::*;
