@@ -53,14 +53,22 @@ impl Comparison {
     }
 }
 
-/// Judges the champion on the test rows; what cannot be compared is a note.
+/// The new model on the test rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    /// Those of the rows.
+    pub(super) features: &'a [String],
+    pub(super) scores: &'a [f64],
+    pub(super) threshold: f64,
+}
+
+/// Judges the champion on the test rows; what cannot be compared is a note. A champion that says no threshold is judged at that of
+/// the candidate.
 pub(super) fn compare(
     champion: &Champion,
     rows: &Rows,
-    names: &[String],
     split: &Split,
-    candidate: &[f64],
-    threshold: f64,
+    candidate: &Candidate<'_>,
     bootstrap: &Bootstrap,
     evaluate: &dyn Fn(&[f64], f64) -> Result<Evaluation>,
 ) -> Result<std::result::Result<Comparison, String>> {
@@ -68,7 +76,7 @@ pub(super) fn compare(
     let text = champion.package.model_text().map_err(context)?;
     let model = Model::parse(text)
         .map_err(|error| Error::data(format!("the champion {} cannot be read: {error}", champion.name)))?;
-    let features = match places(model.feature_names(), names) {
+    let features = match places(model.feature_names(), candidate.features) {
         Ok(features) => features,
         Err(missing) => {
             return Ok(Err(format!(
@@ -79,11 +87,11 @@ pub(super) fn compare(
         }
     };
     let manifest = champion.package.manifest().map_err(context)?;
-    let threshold = manifest.map_or(threshold, |manifest| manifest.threshold);
+    let threshold = manifest.map_or(candidate.threshold, |manifest| manifest.threshold);
     let of_champion = scores(&model, &features, rows, split.test.clone())?;
     let view = rows.view(split.test.clone());
     let times = &rows.times[split.test.clone()];
-    let pr_auc = paired_pr_auc(candidate, &of_champion, view.labels, times, bootstrap);
+    let pr_auc = paired_pr_auc(candidate.scores, &of_champion, view.labels, times, bootstrap);
     let evaluation = evaluate(&of_champion, threshold)?;
     Ok(Ok(Comparison {
         champion: champion.name.clone(),

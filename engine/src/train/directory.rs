@@ -14,9 +14,10 @@ use crate::model::profile::ProfileBuilder;
 use crate::pipeline::settings::Pipeline;
 use crate::replay::selecting;
 
-/// Rows of the self-test: spread over the test rows, and those with the highest scores.
+/// Rows of the self-test: spread over the test rows, those with the highest scores, and the first with missing values.
 const SPREAD_ROWS: usize = 12;
 const HIGHEST_ROWS: usize = 4;
+const INCOMPLETE_ROWS: usize = 2;
 
 /// The files of a model version.
 pub(super) fn package(
@@ -51,6 +52,8 @@ fn self_test(query: &FeatureQuery, rows: &Rows, split: &Split, scores: &[f64]) -
     let mut highest: Vec<usize> = (0..num_rows).collect();
     highest.sort_unstable_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
     chosen.extend(highest.into_iter().take(HIGHEST_ROWS));
+    let is_incomplete = |row: &usize| rows.row(split.test.start + row).iter().any(|value| value.is_nan());
+    chosen.extend((0..num_rows).filter(is_incomplete).take(INCOMPLETE_ROWS));
     chosen.sort_unstable();
     chosen.dedup();
     SelfTest {

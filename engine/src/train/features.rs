@@ -113,6 +113,9 @@ fn check_names(features: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What a column is for, its name, which type is expected, and whether a type is of that kind.
+type Wanted<'a> = (&'static str, &'a String, &'static str, &'a dyn Fn(&DataType) -> bool);
+
 /// The columns of the view, and which of them is the event time; refuses what is not among them, or of another type.
 fn columns_of(
     pipeline: &Pipeline,
@@ -137,7 +140,7 @@ fn columns_of(
     let is_time = |data_type: &DataType| matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, _));
     let any = |_: &DataType| true;
     let number = "a number or a boolean";
-    let mut wanted: Vec<(&str, &String, &str, &dyn Fn(&DataType) -> bool)> = vec![
+    let mut wanted: Vec<Wanted<'_>> = vec![
         ("`training.label`", &training.label, number, &is_number),
         ("the event time", &event_time, "a timestamp", &is_time),
     ];

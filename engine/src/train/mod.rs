@@ -131,9 +131,8 @@ pub fn train(request: &Request<'_>, on_step: &(dyn Fn(Step) + Sync)) -> Result<T
     metrics.insert("trees".to_owned(), f64::from(grown.num_trees));
     let mut comparison = None;
     if let Some(champion) = request.champion {
-        let bootstrap = bootstrap(training);
-        let compared =
-            champion::compare(champion, &rows, &query.features, &split, &test_scores, threshold, &bootstrap, &judge)?;
+        let candidate = champion::Candidate { features: &query.features, scores: &test_scores, threshold };
+        let compared = champion::compare(champion, &rows, &split, &candidate, &bootstrap(training), &judge)?;
         match compared {
             Ok(compared) => {
                 metrics.extend(compared.metrics());
@@ -227,7 +226,7 @@ fn read(request: &Request<'_>, query: &FeatureQuery, on_step: &(dyn Fn(Step) + S
     let training = request.training;
     let micros = |time: Option<EventTime>, else_at: i64| time.map_or(else_at, EventTime::as_micros);
     let within = micros(training.from, i64::MIN)..micros(training.until, i64::MAX);
-    let mut collector = Collector::new(query, within.clone());
+    let mut collector = Collector::new(query, within);
     let read = select_each(
         request.pipeline,
         request.environment,
