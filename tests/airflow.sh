@@ -39,6 +39,8 @@ run() {
 }
 say "preparing Airflow's database"
 run "$CACHE/airflow/bin/airflow" db migrate || die "Airflow's database could not be made"
+cp "$home/airflow.db" "$home/empty.db"
+export AIRFLOW_EMPTY_DATABASE=$home/empty.db
 failed=()
 for module in "${modules[@]}"; do
     say "running $module"

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,8 +48,14 @@ class LiveAirflow:
         self.folder = folder
         self.port = free_port()
         self.token: str | None = None
+        # A database of its own: what other tests ran is not its past.
+        home = folder / "airflow"
+        home.mkdir()
+        shutil.copy(os.environ["AIRFLOW_EMPTY_DATABASE"], home / "airflow.db")
         self.environment = {
             **os.environ,
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
             **variables,
             # The DAGs run when the test asks for it: no such day since their start date.
             "TIDEMILL_TRAINING_SCHEDULE": "0 3 29 2 *",
