@@ -6,6 +6,7 @@
 mod checkpoint;
 mod commands;
 mod files_source;
+mod gate;
 mod harness;
 mod kafka;
 mod models;

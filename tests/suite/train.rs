@@ -48,12 +48,12 @@ fn write_history(path: &Path, rows: &[(i32, String)], change: impl Fn(&str) -> S
     fs::write(path, text).unwrap();
 }
 
-const FILES: &str = "connector: files\n    path: in\n    format: json_lines";
-const FEATURES: &str = "amount, sum(amount) OVER w AS spent, count(*) OVER w AS busy, lag(amount) OVER (PARTITION BY user_id ORDER BY at) \
+pub(crate) const FILES: &str = "connector: files\n    path: in\n    format: json_lines";
+pub(crate) const FEATURES: &str = "amount, sum(amount) OVER w AS spent, count(*) OVER w AS busy, lag(amount) OVER (PARTITION BY user_id ORDER BY at) \
                         AS last_amount, 1 AS one";
 
 /// A pipeline with windows; what stands after the label in its `training` section.
-fn pipeline(folder: &Path, connector: &str, features: &str, training: &str) -> String {
+pub(crate) fn pipeline(folder: &Path, connector: &str, features: &str, training: &str) -> String {
     let text = format!(
         r#"
 pipeline: events
@@ -96,7 +96,7 @@ fn train(folder: &Path, file: &str, input: &str, output: &str, more: &[&str]) ->
     tidemill(folder, &[&arguments[..], more].concat())
 }
 
-fn trained(folder: &Path, file: &str, input: &str, output: &str, more: &[&str]) -> Value {
+pub(crate) fn trained(folder: &Path, file: &str, input: &str, output: &str, more: &[&str]) -> Value {
     let ended = train(folder, file, input, output, &[more, &["--json"]].concat());
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.log);
     serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap()
@@ -113,7 +113,7 @@ fn model_text(folder: &Path, output: &str) -> String {
     fs::read_to_string(folder.join(output).join("model.lgb")).unwrap()
 }
 
-fn folder_with_history() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn folder_with_history() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     write_history(&folder.path().join("history.jsonl"), &history(), str::to_owned);
     let path = folder.path().to_path_buf();

@@ -1,6 +1,7 @@
-//! `tidemill model list | show | register | promote | rollback`: models in the registry, which is a folder, a bucket or an
+//! `tidemill model list | show | register | gate | promote | rollback`: models in the registry, which is a folder, a bucket or an
 //! MLflow server. The registry is named by an option, by a pipeline file, or by the environment; never guessed.
 
+mod gate;
 mod print;
 
 use std::collections::BTreeMap;
@@ -63,6 +64,8 @@ enum ModelCommand {
         #[command(flatten)]
         answer: Answer,
     },
+    /// Ask whether a version may take the champion's place, and keep the answer for `promote`. Ends with 99 when it may not.
+    Gate(gate::GateArguments),
     /// Let a version serve: make the alias mean it. Ends with 99 when the gate said no.
     Promote {
         /// The model.
@@ -193,6 +196,7 @@ async fn answer(command: &ModelCommand, environment: &Environment) -> Result<Out
             answer.give(&text, &version_json(&version))?;
             Ok(Outcome::Done)
         }
+        ModelCommand::Gate(arguments) => gate::gate(arguments, environment).await,
         ModelCommand::Promote { name, version, alias, force, place, answer } => {
             let registry = place.open(environment)?;
             let found = registry.resolve(&ModelReference::version(name, version)?).await?;
