@@ -27,11 +27,15 @@ demo: build ## the whole path on generated transactions, in one process; BROKER=
 	$(TARGET)/debug/tidemill demo $(if $(BROKER),--broker $(BROKER)) $(DEMO_ARGS)
 
 .PHONY: test
-test: deps-test ## all tests, beside a real Kafka broker and a real S3 server
+test: deps-test ## all tests, beside a real Kafka broker, a real S3 server and a real MLflow server
 	cargo build $(CARGO_FLAGS)
 	cargo test $(CARGO_FLAGS) --no-run
 	tests/with-servers.sh cargo test $(CARGO_FLAGS)
 	tests/python-checks.sh
+
+.PHONY: test-airflow
+test-airflow: build ## the DAGs in a real Airflow, with the program that was built
+	tests/airflow.sh
 
 .PHONY: build
 build: deps ## the program, with training: target/debug/tidemill
@@ -60,11 +64,12 @@ deps: ## install what building needs (system packages as root, otherwise a list)
 	@tests/deps.sh build
 
 .PHONY: deps-test
-deps-test: ## install what testing needs beyond that: broker, S3 server
+deps-test: ## install what testing needs beyond that: broker, S3 server, MLflow server
 	@tests/deps.sh test
 
 .PHONY: clean-cache
 clean-cache: ## stop the servers and delete the downloads
 	tests/kafka.sh stop --purge
 	tests/s3.sh stop --purge
+	tests/mlflow.sh stop --purge
 	rm -rf "$(TIDEMILL_CACHE)" .cache

@@ -63,16 +63,12 @@ history AS (
         last_7 AS (PARTITION BY user_id ORDER BY "timestamp" ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING),
         before_30 AS (PARTITION BY user_id ORDER BY "timestamp" ROWS BETWEEN 30 PRECEDING AND 1 PRECEDING)
 )
+-- Whatever else the source has, such as the label or a device, passes as it is.
 SELECT
-    transaction_id,
-    user_id,
-    amount,
-    currency,
-    merchant,
-    "timestamp",
-    location,
-    is_fraud,
-    amount_usd,
+    * EXCLUDE (
+        local_currency, minute_of_hour, max_amount_last_7, avg_amount_before, stddev_amount_before,
+        last_location, last_merchant, last_timestamp
+    ),
     ln(1.0 + amount_usd) AS amount_log,
     CASE
         WHEN amount_usd < 2 THEN 0.0 WHEN amount_usd < 10 THEN 1.0 WHEN amount_usd < 50 THEN 2.0
@@ -80,9 +76,7 @@ SELECT
     END AS amount_bucket,
     CASE WHEN amount < 2 THEN 1.0 ELSE 0.0 END AS is_micro_amount,
     CASE WHEN amount = floor(amount) THEN 1.0 ELSE 0.0 END AS is_whole_amount,
-    hour_of_day,
     hour_of_day + minute_of_hour / 60.0 AS time_of_day,
-    day_of_week,
     CASE WHEN hour_of_day < 6 OR hour_of_day >= 22 THEN 1.0 ELSE 0.0 END AS is_night,
     CASE WHEN day_of_week IN (0, 6) THEN 1.0 ELSE 0.0 END AS is_weekend,
     -- Null where the place is not known: the model has a way of its own for that.
@@ -108,26 +102,11 @@ SELECT
         WHEN merchant IS NULL THEN NULL
         WHEN merchant IN ('QuickCash', 'GlobalDigital', 'FastMoneyX') THEN 1.0 ELSE 0.0
     END AS is_watched_merchant,
-    user_activity_1h,
-    user_activity_24h,
-    user_activity_7d,
-    user_spent_1h,
-    user_spent_24h,
-    user_spent_7d,
-    user_merchants_24h,
-    user_merchants_7d,
-    user_countries_24h,
-    user_countries_7d,
-    user_micro_payments_10m,
-    avg_amount_last_7,
     -- Against what the user usually spends; null before there is anything to compare with.
     amount_usd / nullif(avg_amount_last_7, 0.0) AS amount_to_avg_ratio,
     amount_usd / nullif(max_amount_last_7, 0.0) AS amount_to_max_ratio,
-    num_last_7,
     (amount_usd - avg_amount_before) / nullif(stddev_amount_before, 0.0) AS amount_z_score,
     CAST(to_unixtime("timestamp") - to_unixtime(last_timestamp) AS DOUBLE) AS time_since_last_txn,
     CASE WHEN last_location IS NULL OR location IS NULL THEN NULL WHEN location <> last_location THEN 1.0 ELSE 0.0 END AS is_new_country_since_last,
-    CASE WHEN last_merchant IS NULL OR merchant IS NULL THEN NULL WHEN merchant <> last_merchant THEN 1.0 ELSE 0.0 END AS is_new_merchant_since_last,
-    visit_of_merchant,
-    visit_of_country
+    CASE WHEN last_merchant IS NULL OR merchant IS NULL THEN NULL WHEN merchant <> last_merchant THEN 1.0 ELSE 0.0 END AS is_new_merchant_since_last
 FROM history

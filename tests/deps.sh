@@ -3,7 +3,7 @@
 # install, and exit code 1), everything else into the cache. Nothing is done twice. It never installs a Rust toolchain.
 #
 #   tests/deps.sh PART...     parts: build (cargo build with LightGBM), kafka, s3, mlflow (the servers of the tests), python
-#                             (the test's checks in Python), test (all of them)
+#                             (the test's checks in Python), test (all of these), airflow (what runs the DAGs)
 #   tests/deps.sh java-path   prints the java that the broker runs on
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -95,10 +95,16 @@ check_s3() {
     [[ -x $CACHE/versitygw-$versitygw ]] || find_go >/dev/null || need_venv "installs Go $go_least or newer, for the S3 server, into the cache"
 }
 
-requirements() { printf '%s/tests/%s/requirements.txt\n' "$ROOT" "$1"; }
+requirements() {
+    case $1 in
+    airflow) printf '%s\n' "$ROOT/docker/airflow/requirements.txt" ;;
+    *) printf '%s\n' "$ROOT/tests/$1/requirements.txt" ;;
+    esac
+}
 # python_env NAME: the virtual environment with the requirements of tests/NAME.
 python_env() { printf '%s/%s-%s\n' "$CACHE" "$1" "$({ realpath "$(command -v python3)" && python3 -V && cat "$(requirements "$1")"; } | as_key)"; }
 check_python() { [[ ! -e $(requirements python) || -e $(python_env python)/complete ]] || need_venv "installs the Python checks' packages into the cache"; }
+check_airflow() { [[ -e $(python_env airflow)/complete ]] || need_venv "installs Airflow into the cache"; }
 check_mlflow() { [[ -e $(python_env mlflow)/complete ]] || need_venv "installs the MLflow server into the cache"; }
 
 # --- installing
@@ -199,6 +205,10 @@ fetch_env() {
     ln -sfn "$(basename "$folder")" "$CACHE/$1"
 }
 fetch_python() { [[ ! -e $(requirements python) ]] || fetch_env python "the Python checks' packages"; }
+fetch_airflow() {
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "Airflow is tested with Python 3.11 or newer, found $(python3 -V)"
+    fetch_env airflow "Airflow (about 450 MB)"
+}
 fetch_mlflow() { fetch_env mlflow "the MLflow server (about 700 MB)"; }
 
 if [[ $* == java-path ]]; then
@@ -208,12 +218,12 @@ fi
 parts=()
 for part in "$@"; do
     case $part in
-    build | kafka | s3 | mlflow | python) parts+=("$part") ;;
+    build | kafka | s3 | mlflow | python | airflow) parts+=("$part") ;;
     test) parts+=(build kafka s3 mlflow python) ;;
-    *) die "unknown part '$part' (valid: build, kafka, s3, mlflow, python, test, java-path)" ;;
+    *) die "unknown part '$part' (valid: build, kafka, s3, mlflow, python, test, airflow, java-path)" ;;
     esac
 done
-((${#parts[@]})) || die "name at least one part: build, kafka, s3, mlflow, python, test"
+((${#parts[@]})) || die "name at least one part: build, kafka, s3, mlflow, python, test, airflow"
 have python3 || die "python3 is needed: install it (Debian: apt-get install python3)"
 mkdir -p "$CACHE"
 # Clones may share the cache: one fetches, the others wait.

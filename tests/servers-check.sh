@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Checks the scripts that start and stop the test servers: nothing is left running, nothing else is stopped, addresses do not clash.
-# About a minute; `make servers-check`. It works in a folder of its own beside this clone's cache.
+# A few minutes; `make servers-check`. It works in a folder of its own beside this clone's cache.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-"$ROOT/tests/deps.sh" kafka s3
+"$ROOT/tests/deps.sh" kafka s3 mlflow
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # Two clones: the same scripts in two folders, with one cache.
@@ -30,12 +30,12 @@ check() {
 servers() {
     local file
     for file in /proc/[0-9]*/cmdline; do
-        if tr '\0' ' ' 2>/dev/null <"$file" | grep -q "$work.*/\(server.properties\|s3/data\)"; then echo "$file"; fi
+        if tr '\0' ' ' 2>/dev/null <"$file" | grep -q "$work.*/\(server.properties\|s3/data\|mlflow/tables.db\)"; then echo "$file"; fi
     done
 }
 count_is() { [[ $(servers | wc -l) == "$1" ]]; }
 wait_for() {
-    local file deadline=$((SECONDS + 120))
+    local file deadline=$((SECONDS + 240))
     for file in "$@"; do
         until [[ -e $file ]]; do
             ((SECONDS < deadline)) || return 1
@@ -49,8 +49,9 @@ with_servers() { "$work/$1/tests/with-servers.sh" "${@:2}"; }
 exits_with() { local want=$1 status=0; shift; "$@" 2>/dev/null || status=$?; [[ $status == "$want" ]]; }
 
 # shellcheck disable=SC2016
-ask='python3 "$0" "${TIDEMILL_TEST_KAFKA%:*}" "${TIDEMILL_TEST_KAFKA#*:}" && [[ -n $AWS_ACCESS_KEY_ID && -d $TIDEMILL_TEST_S3_DIR/data ]]'
-check "the command finds both servers" with_servers one bash -c "$ask" "$work/one/tests/kafka/ready.py"
+ask='python3 "$0" "${TIDEMILL_TEST_KAFKA%:*}" "${TIDEMILL_TEST_KAFKA#*:}" && [[ -n $AWS_ACCESS_KEY_ID && -d $TIDEMILL_TEST_S3_DIR/data ]] &&
+    python3 -c "import sys, urllib.request as u; u.urlopen(sys.argv[1] + \"/health\")" "$TIDEMILL_TEST_MLFLOW"'
+check "the command finds all servers" with_servers one bash -c "$ask" "$work/one/tests/kafka/ready.py"
 check "they end with the command" count_is 0
 check "the command's exit code is passed on" exits_with 7 with_servers one bash -c 'exit 7'
 check "they end with a command that fails" count_is 0
@@ -64,11 +65,11 @@ check "two clones run side by side" wait_for "$work/one.env" "$work/two.env"
 check "each has its own addresses" eval '[[ $(tr " " "\n" <"$work/one.env" | cat - <(tr " " "\n" <"$work/two.env") | sort -u | wc -l) == 4 ]]'
 kill -TERM "$one"
 check "SIGTERM is passed on as exit code 143" exits_with 143 wait "$one"
-check "SIGTERM stops the servers of that clone only" count_is 2
+check "SIGTERM stops the servers of that clone only" count_is 3
 check "and the command" no_process_names "$work/one.env"
 kill -KILL "$two"
 wait "$two" 2>/dev/null || true
-check "SIGKILL cannot stop them" count_is 2
+check "SIGKILL cannot stop them" count_is 3
 check "the next start in that clone does" with_servers two true
 check "and nothing is left" count_is 0
 check "nor is the command" no_process_names "$work/two.env"

@@ -1,7 +1,8 @@
 """Python's LightGBM as the oracle of the scorer.
 
 Trains seeded models of many shapes, predicts rows with missing and extreme values, and writes for each model a folder with
-model.txt, rows.f64 and scores.f64 (little-endian doubles, row by row). The Rust test compares every bit:
+model.txt, rows.f64, scores.f64 and, of the first rows, contributions.f64 (little-endian doubles, row by row). The Rust tests compare
+every bit of the scores, and the contributions within 1e-9:
 
     pip install lightgbm==4.7.0
     python3 tests/python/oracle_lightgbm.py OUT          # or without OUT: a temporary folder
@@ -21,6 +22,7 @@ import lightgbm
 import numpy
 
 ROWS = 100_000
+EXPLAINED_ROWS = 300
 ZERO = float(numpy.float32(1e-35))
 EXTREMES = [0.0, -0.0, 1e-36, -1e-36, 1e-35, -1e-35, ZERO, -ZERO, numpy.nextafter(ZERO, 1), -numpy.nextafter(ZERO, 1),
             5e-324, -5e-324, 2.2e-308, numpy.inf, -numpy.inf, 1e300, -1e300, 1e-34, 0.5, -0.5, -0.999, -1.0, 31.9, 32.0,
@@ -117,6 +119,8 @@ def write(out, name):
     (folder / "model.txt").write_text(booster.model_to_string())
     rows.astype("<f8").tofile(folder / "rows.f64")
     booster.predict(rows, num_threads=1).astype("<f8").tofile(folder / "scores.f64")
+    contributions = booster.predict(rows[:EXPLAINED_ROWS], num_threads=1, pred_contrib=True)
+    contributions.astype("<f8").tofile(folder / "contributions.f64")
     print(f"{name}: {ROWS} rows, {booster.num_trees()} trees", flush=True)
 
 

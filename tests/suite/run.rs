@@ -3,10 +3,13 @@
 
 mod bench;
 mod bootstrapped;
+mod bootstrapped_stages;
 mod buried;
 mod crash;
 mod dead_letters;
 mod demo;
+mod drift;
+mod explained;
 mod fraud;
 mod generated;
 mod live;

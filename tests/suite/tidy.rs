@@ -108,6 +108,8 @@ fn serialised_types_live_where_their_versions_are_kept() {
         "engine/src/model/profile/mod.rs",
         "engine/src/model/registry/folder/document.rs",
         "engine/src/observe/status.rs",
+        "engine/src/observe/drift.rs",
+        "engine/src/observe/labels.rs",
         "engine/src/types/",
         "engine/src/sink/mod.rs",
     ];

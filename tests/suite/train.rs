@@ -26,7 +26,7 @@ fn history() -> Vec<(i32, String)> {
     for number in 0..6_000_i64 {
         let user = (luck.next() * luck.next() * 30.0) as i32;
         let amount = (luck.next() * 1000.0).round() / 10.0;
-        let is_bad = luck.next() < 0.002 + 0.25 * (amount / 100.0).powi(4) * f64::from(u8::from(user < 6));
+        let is_bad = luck.next() < 0.002 + 0.8 * (amount / 100.0).powi(8) * f64::from(u8::from(user < 6));
         let at = 1_767_225_600_000 + number * 576_000 + i64::from(user);
         rows.push((
             user,
@@ -270,7 +270,7 @@ fn imbalance_and_threshold_are_what_the_file_says() {
     for (index, (imbalance, threshold)) in [
         ("none", "{ f_beta: 1 }"),
         ("full_weight", "{ f_beta: 2 }"),
-        ("{ undersampling: 5 }", "{ alert_budget: 3 }"),
+        ("{ undersampling: 5 }", "{ alert_budget: 20 }"),
         ("{ smote: 0.2 }", "{ costs: { review: 5 } }"),
         ("sqrt_weight", "{ fixed: 0.7 }"),
     ]

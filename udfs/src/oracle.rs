@@ -15,6 +15,8 @@ const PARAMETERS: &CStr = c"num_threads=1 verbosity=-1";
 const DOUBLE: i32 = sys::C_API_DTYPE_FLOAT64 as i32;
 const FLOAT: i32 = sys::C_API_DTYPE_FLOAT32 as i32;
 const NORMAL: i32 = sys::C_API_PREDICT_NORMAL as i32;
+const RAW: i32 = sys::C_API_PREDICT_RAW_SCORE as i32;
+const CONTRIBUTIONS: i32 = sys::C_API_PREDICT_CONTRIB as i32;
 
 /// Rows of features, row by row, with a label for each.
 #[derive(Debug, Clone)]
@@ -195,9 +197,23 @@ impl Oracle {
 
     /// Predicts rows, given row by row, into `scores`, row by row.
     pub fn predict(&self, values: &[f64], scores: &mut [f64]) {
+        self.predict_as(NORMAL, self.num_outputs, values, scores);
+    }
+
+    /// As [`Oracle::predict`], before the objective's transform.
+    pub fn predict_raw(&self, values: &[f64], scores: &mut [f64]) {
+        self.predict_as(RAW, self.num_outputs, values, scores);
+    }
+
+    /// LightGBM's `pred_contrib`: row by row, for each class the features' contributions and the expected raw score.
+    pub fn contributions(&self, values: &[f64], contributions: &mut [f64]) {
+        self.predict_as(CONTRIBUTIONS, self.num_outputs * (self.num_features + 1), values, contributions);
+    }
+
+    fn predict_as(&self, kind: i32, per_row: usize, values: &[f64], answers: &mut [f64]) {
         let rows = values.len() / self.num_features;
         assert_eq!(values.len(), rows * self.num_features);
-        assert_eq!(scores.len(), rows * self.num_outputs);
+        assert_eq!(answers.len(), rows * per_row);
         let mut len = 0;
         // SAFETY: the buffers have the lengths that are given, as was just asserted.
         let code = unsafe {
@@ -208,16 +224,16 @@ impl Oracle {
                 rows as i32,
                 self.num_features as i32,
                 1,
-                NORMAL,
+                kind,
                 0,
                 -1,
                 PARAMETERS.as_ptr(),
                 &mut len,
-                scores.as_mut_ptr(),
+                answers.as_mut_ptr(),
             )
         };
         check(code).expect("LightGBM predicts");
-        assert_eq!(len as usize, scores.len());
+        assert_eq!(len as usize, answers.len());
     }
 
     /// LightGBM's fast path for single rows.

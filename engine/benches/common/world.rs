@@ -125,10 +125,11 @@ fn settings() -> GeneratorSettings {
 pub(crate) fn row_sql() -> String {
     let sql = std::fs::read_to_string(FEATURES_SQL).unwrap();
     let (read, rest) = sql.split_once("),\nhistory AS (").expect("the windows are a step of their own");
-    let (_, select) = rest.split_once("\n)\nSELECT\n").expect("the last step has the features");
+    let (_, select) =
+        rest.split_once("\n    ),\n    ln(").expect("the last step has the features, after what it leaves out");
     let last = "AS is_watched_merchant";
     let (select, _) = select.split_once(last).expect("windows come after what a row says by itself");
-    format!("{read})\nSELECT\n{select}{last}\nFROM read\n")
+    format!("{read})\nSELECT\n    * EXCLUDE (local_currency, minute_of_hour),\n    ln({select}{last}\nFROM read\n")
 }
 
 fn text(features: Features) -> String {

@@ -1,5 +1,6 @@
 //! `tidemill demo`: the main job with everything around it in one process: a broker (embedded, or a real one), simulated
-//! transactions, a model trained on simulated history if there is none, alerts as they come, and a summary.
+//! transactions, models trained on simulated history if there are none, alerts as they come, a change of models on the way, and a
+//! summary.
 
 mod alerts;
 mod model;
@@ -15,6 +16,7 @@ use producer::Produced;
 use super::generate::plain_connection;
 use super::{Environment, load, print};
 use crate::error::{Error, Result};
+use crate::model::reference::CHAMPION;
 use crate::pipeline::settings::Partitioner;
 use crate::pipeline::settings::{Pipeline, StartPosition};
 use crate::replay::{BootstrapSettings, CutOver, Input, bootstrap};
@@ -29,6 +31,8 @@ const HISTORY_FROM_MS: i64 = 1_767_225_600_000;
 const MALFORMED_SHARE: f64 = 0.001;
 /// Partitions of the demo's topics.
 const NUM_PARTITIONS: u32 = 4;
+/// How often the run looks whether the champion is another version.
+const RELOAD: Duration = Duration::from_millis(250);
 /// How long the engine may take for what was produced.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
@@ -49,13 +53,13 @@ pub(crate) struct DemoArguments {
     /// Seed of the simulated world.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Days of simulated history that the model is trained on.
+    /// Days of simulated history that the models are trained on.
     #[arg(long, default_value_t = 40)]
     history_days: u32,
-    /// Train the model again, even if there is one.
+    /// Train the models again, even if there are some.
     #[arg(long)]
     retrain: bool,
-    /// Folder for the model and other files of the demo.
+    /// Folder for the models' registry and other files of the demo.
     #[arg(long, default_value = ".tidemill")]
     folder: PathBuf,
 }
@@ -130,6 +134,7 @@ impl Broker {
 
 pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Result<()> {
     let model = model::ready(arguments, environment)?;
+    model.promote(0)?;
     let topics = Topics::new();
     let broker = Broker::open(arguments.broker.as_deref(), &topics)?;
     let checkpoints = arguments.folder.join(format!("demo-{}", topics.transactions));
@@ -139,8 +144,8 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
         ("KAFKA_TOPIC", topics.transactions.clone()),
         ("KAFKA_OUTPUT_TOPIC", topics.alerts.clone()),
         ("KAFKA_DLQ_TOPIC", topics.dead_letters.clone()),
-        ("TIDEMILL_MODEL", absolute(&model.path)?),
-        ("TIDEMILL_THRESHOLD", model.manifest.threshold.to_string()),
+        ("TIDEMILL_MODEL", format!("models:/{}@{CHAMPION}", model::MODEL)),
+        ("TIDEMILL_REGISTRY", model::registry_place(arguments)?),
         ("TIDEMILL_CHECKPOINT", absolute(&checkpoints)?),
     ] {
         environment.insert(name.to_owned(), value);
@@ -151,8 +156,11 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
         listen.set_port(0);
         listen
     });
+    for model in &mut pipeline.models {
+        model.reload = Some(RELOAD);
+    }
     let scores = arguments.folder.join(format!("scores-{}", topics.transactions));
-    pipeline.sinks.push(verdict::sink(&scores, &model.manifest)?);
+    pipeline.sinks.push(verdict::sink(&scores, &model.versions[0].manifest)?);
     let history = verdict::history(&pipeline)?;
     load_history(&pipeline, &environment, arguments)?;
     let kind = if arguments.broker.is_some() { "real" } else { "embedded" };
@@ -173,13 +181,19 @@ pub(crate) fn run(arguments: &DemoArguments, environment: &Environment) -> Resul
         100.0 * MALFORMED_SHARE
     ));
     wait_until_ready(&handle)?;
-    let produced = producer::produce(broker.address(), &topics.transactions, world, arguments, &handle)?;
+    let swap = || {
+        print(&format!("           version {} is promoted while records flow", model.versions[1].number));
+        model.promote(1)
+    };
+    let to = producer::Target { brokers: broker.address(), topic: &topics.transactions, engine: &handle };
+    let produced = producer::produce(&to, world, arguments, swap)?;
     wait_until_read(&handle, produced.records)?;
     let took = started.elapsed();
     handle.stop();
     let summary = handle.join()?;
     let raised = alerts.finish(rows_out(&summary))?;
     let verdict = verdict::judge(&scores, &model, &history)?;
+    verdict.check(summary.counts().decoded)?;
     print(&report(&produced, &summary, &raised, took, &verdict));
     // The demo starts anew each time; its files are of no use to the next one.
     for folder in [checkpoints, scores] {

@@ -14,6 +14,7 @@ mod bootstrap;
 mod check;
 mod checkpoint;
 mod demo;
+mod drift;
 mod explain;
 mod generate;
 mod model;
@@ -57,6 +58,9 @@ enum Command {
     Generate(generate::GenerateArguments),
     /// Train a model on stored history, on the features of the pipeline's own SQL.
     Train(train::TrainArguments),
+    /// Hold what a pipeline makes of a stored period against what its models were trained on. Ends with 0 when there is drift
+    /// and somebody should act, with 99 when there is none.
+    Drift(drift::DriftArguments),
     /// Models in the registry: list, show, register, gate, promote, roll back.
     Model(model::ModelArguments),
     /// Show the main job with everything embedded: broker, transactions, model, alerts.
@@ -106,6 +110,7 @@ impl Command {
             | Command::Schema(_)
             | Command::Generate(_)
             | Command::Train(_)
+            | Command::Drift(_)
             | Command::Model(_)
             | Command::Demo(_)
             | Command::Checkpoint(_) => Some("warn"),
@@ -114,6 +119,7 @@ impl Command {
 
     fn run(self, environment: &Environment) -> Result<Outcome> {
         let done = match self {
+            Command::Drift(arguments) => return drift::run(&arguments, environment),
             Command::Model(arguments) => return model::run(&arguments, environment),
             Command::Run(arguments) => run::run(&arguments, environment),
             Command::Bootstrap(arguments) => bootstrap::run(&arguments, environment),

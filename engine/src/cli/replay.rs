@@ -1,7 +1,7 @@
 //! `tidemill replay`: a pipeline over stored rows, each sink's rows into one file. Connects to no broker, and touches neither
 //! checkpoints nor the pipeline's own sinks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,8 +11,9 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use super::{Environment, PipelineFile, load, print};
 use crate::error::{Error, Result};
 use crate::pipeline::settings::{FileFormat, Pipeline};
+use crate::replay::needed::{Output, with_outputs};
 use crate::replay::output::OutputFile;
-use crate::replay::{Counts, Input, Order, Progress, Replay, compare_files, default_workers};
+use crate::replay::{Counts, Input, Order, Progress, Replay, all_columns, compare_files, default_workers};
 use crate::runtime::clock;
 
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,9 @@ pub(crate) struct ReplayArguments {
     /// Only the rows of this sink; may be given several times. All sinks when it is not given.
     #[arg(long = "sink", value_name = "NAME")]
     sinks: Vec<String>,
+    /// The rows of this view, in place of the sinks'; may be given several times. A view that does not score needs no model.
+    #[arg(long = "view", value_name = "NAME", conflicts_with_all = ["sinks", "compare"])]
+    views: Vec<String>,
     /// Format of the files that are written.
     #[arg(long, value_enum, default_value = "parquet")]
     format: Format,
@@ -80,7 +84,7 @@ pub(super) fn parse_input(text: &str) -> Result<(String, String), String> {
 }
 
 pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Result<()> {
-    let pipeline = load(&arguments.pipeline.file, environment)?;
+    let pipeline = of_views(load(&arguments.pipeline.file, environment)?, &arguments.views)?;
     let started = clock::now();
     let selected = selected(&pipeline, &arguments.sinks)?;
     let input = |(source, uri): &(String, String)| Input {
@@ -122,6 +126,22 @@ pub(crate) fn run(arguments: &ReplayArguments, environment: &Environment) -> Res
     print(text.trim_end());
     let written: BTreeMap<&str, &Path> = written.iter().map(|(sink, _, path)| (*sink, path.as_path())).collect();
     compare(&comparisons, &written, arguments, environment)
+}
+
+/// The pipeline with views, by their names, as its sinks; as it is when none is wanted.
+fn of_views(pipeline: Pipeline, wanted: &[String]) -> Result<Pipeline> {
+    if wanted.is_empty() {
+        return Ok(pipeline);
+    }
+    let output = |name: &String| match pipeline.views.iter().find(|view| view.name == *name) {
+        Some(view) => Ok(Output { name: name.clone(), select: all_columns(name, &view.query.place) }),
+        None => {
+            let names: Vec<&str> = pipeline.views.iter().map(|view| view.name.as_str()).collect();
+            Err(Error::invalid(format!("no view is named `{name}`; views of this pipeline: {}", names.join(", "))))
+        }
+    };
+    let outputs = wanted.iter().collect::<BTreeSet<_>>().into_iter().map(output).collect::<Result<Vec<_>>>()?;
+    Ok(with_outputs(&pipeline, outputs, &BTreeSet::new()))
 }
 
 /// What each `--compare` means: a sink and a path.
@@ -170,7 +190,7 @@ fn selected(pipeline: &Pipeline, wanted: &[String]) -> Result<Vec<bool>> {
     let names: Vec<&str> = pipeline.sinks.iter().map(|sink| sink.name.as_str()).collect();
     if let Some(unknown) = wanted.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(Error::invalid(format!(
-            "no sink is named `{unknown}`; sinks of this pipeline: {}; rows of a view are selected by a sink, or shown by `tidemill preview`",
+            "no sink is named `{unknown}`; sinks of this pipeline: {}; rows of a view are written with --view",
             names.join(", ")
         )));
     }
@@ -253,6 +273,28 @@ sinks:
   all: { connector: console, select: SELECT * FROM t }
   large: { connector: console, select: SELECT id FROM t WHERE v > 1 }
 ";
+
+    #[test]
+    fn rows_of_a_view_are_written_before_there_is_a_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let scored = PIPELINE.replace("sinks:\n", "models: { m: { uri: nowhere.txt, threshold: 0.5 } }\nviews:\n  large_v: SELECT *, v * 2 AS twice FROM t WHERE v > 1\n  scored: SELECT *, score('m', twice) AS s FROM large_v\nsinks:\n");
+        fs::write(at("p.yaml"), scored).unwrap();
+        fs::write(at("a.jsonl"), "{\"id\":1,\"at\":5,\"v\":0.5}\n{\"id\":2,\"at\":3,\"v\":2.5}\n").unwrap();
+        let replay = |more: &[&str]| {
+            let input = format!("t={}", at("a.jsonl"));
+            let line = ["replay", &at("p.yaml"), "--input", &input, "--output", &at("out"), "--format", "jsonl"];
+            let line = line.into_iter().chain(more.iter().copied()).map(str::to_owned);
+            run(&Line::try_parse_from(line).unwrap().replay, &Environment::new())
+        };
+        replay(&["--view", "large_v"]).unwrap();
+        let rows: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(at("out/large_v.jsonl")).unwrap()).unwrap();
+        assert_eq!((&rows["id"], &rows["twice"]), (&2.into(), &5.0.into()));
+        assert_eq!(replay(&["--view", "scored"]).unwrap_err().kind(), ErrorKind::Invalid);
+        let error = replay(&["--view", "large"]).unwrap_err();
+        assert_eq!(error.message(), "no view is named `large`; views of this pipeline: large_v, scored");
+    }
 
     #[test]
     fn a_comparison_names_its_sink_and_fails_when_rows_differ() {

@@ -57,8 +57,6 @@ pub(crate) fn run(_: &TrainArguments, _: &Environment) -> Result<()> {
 
 #[cfg(feature = "lightgbm")]
 pub(crate) use with_lightgbm::run;
-#[cfg(feature = "lightgbm")]
-pub(super) use with_lightgbm::{report, train_to};
 
 #[cfg(feature = "lightgbm")]
 mod with_lightgbm {
@@ -73,10 +71,9 @@ mod with_lightgbm {
     use super::*;
     use crate::cli::{give_result, load, print};
     use crate::model::manifest::{ModelManifest, Part};
-    use crate::pipeline::settings::{Pipeline, Training};
     use crate::replay::{Input, default_workers};
     use crate::runtime::clock;
-    use crate::train::{Champion, Request, Step, Trained, check_output, train, training_of, write};
+    use crate::train::{Request, Step, Trained, check_output, train, training_of, write};
 
     pub(crate) fn run(arguments: &TrainArguments, environment: &Environment) -> Result<()> {
         let started = clock::wall_millis();
@@ -192,25 +189,8 @@ mod with_lightgbm {
         bar.set_message(message);
     }
 
-    /// Trains on the inputs, with these settings in place of the file's, and writes the model directory.
-    pub(crate) fn train_to(
-        pipeline: &Pipeline,
-        environment: &Environment,
-        inputs: &[Input],
-        training: &Training,
-        champion: Option<&Champion>,
-        output: &Path,
-    ) -> Result<ModelManifest> {
-        check_output(output)?;
-        let request =
-            Request { pipeline, training, environment, inputs, run: None, champion, num_threads: default_workers() };
-        let trained = train(&request, &|_| {})?;
-        write(&trained.package, output)?;
-        Ok(trained.manifest)
-    }
-
     /// What a person wants to know of a new model.
-    pub(crate) fn report(manifest: &ModelManifest, output: &Path) -> String {
+    fn report(manifest: &ModelManifest, output: &Path) -> String {
         let figure = |name: &str| manifest.metrics.get(name).copied().unwrap_or(f64::NAN);
         let part = |part: &Part| {
             format!("{} rows, {} positive, {} until {}", HumanCount(part.rows), part.positives, part.from, part.until)

@@ -7,7 +7,8 @@ use tidemill_udfs::functions::{LoadedModel, ModelSlot};
 use tidemill_udfs::scorer::{self, Column, Scratch};
 
 use super::place::Place;
-use super::{VERSION_DIGITS, package::Package};
+use super::profile::ReferenceProfile;
+use super::{VERSION_DIGITS, package::Package, package::REFERENCE_PROFILE};
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
 use crate::model::manifest::ModelManifest;
@@ -15,9 +16,17 @@ use crate::model::package::SelfTest;
 
 /// A model as it was read.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to be examined")]
 pub(crate) enum Raw {
-    /// The text of a model in a file of its own, and that of the JSON file beside it, if there is one.
-    Text(String, Option<String>),
+    /// The text of a model in a file of its own, and what stands beside it.
+    Text {
+        /// The model.
+        text: String,
+        /// The JSON file of the same name, if there is one.
+        manifest: Option<String>,
+        /// The reference profile.
+        profile: Option<ReferenceProfile>,
+    },
     /// A model directory.
     Package(Package),
 }
@@ -36,18 +45,22 @@ pub(crate) struct Named {
 pub(crate) struct Candidate {
     pub(crate) model: Arc<LoadedModel>,
     pub(crate) text: Arc<str>,
+    /// What it was trained on, where that is known.
+    pub(crate) profile: Option<ReferenceProfile>,
 }
 
 /// Parses and checks what was read.
 pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate> {
-    let (text, manifest, self_test) = match raw {
+    let (text, manifest, self_test, profile) = match raw {
         // What stands beside it may be anything; it counts when it says that it is about this model.
-        Raw::Text(text, beside) => {
-            let manifest = beside.and_then(|beside| ModelManifest::parse(&beside).ok());
+        Raw::Text { text, manifest, profile } => {
+            let manifest = manifest.and_then(|manifest| ModelManifest::parse(&manifest).ok());
             let manifest = manifest.filter(|manifest| manifest.sha256 == sha256_hex(text.as_bytes()));
-            (text, manifest, None)
+            (text, manifest, None, profile)
         }
-        Raw::Package(package) => (package.model_text()?.to_owned(), package.manifest()?, package.self_test()?),
+        Raw::Package(package) => {
+            (package.model_text()?.to_owned(), package.manifest()?, package.self_test()?, profile_of(&package)?)
+        }
     };
     let own = manifest.as_ref().map(|manifest| manifest.threshold);
     let threshold = place.threshold.or(own).ok_or_else(|| no_threshold(place))?;
@@ -68,7 +81,25 @@ pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate
         model.version = version;
     }
     model.run_id = named.run_id;
-    Ok(Candidate { model: Arc::new(model), text: text.into() })
+    let profile = profile.filter(|profile| is_of(profile, &model, place));
+    Ok(Candidate { model: Arc::new(model), text: text.into(), profile })
+}
+
+fn profile_of(package: &Package) -> Result<Option<ReferenceProfile>> {
+    let Some(bytes) = package.files.get(REFERENCE_PROFILE) else { return Ok(None) };
+    ReferenceProfile::from_json(&super::text(bytes.to_vec())?).map(Some)
+}
+
+/// Whether a profile is of the model's features. A model without one is served all the same.
+fn is_of(profile: &ReferenceProfile, model: &LoadedModel, place: &Place) -> bool {
+    let is_of = profile.features.iter().map(|feature| &feature.name).eq(model.model.feature_names());
+    if !is_of {
+        tracing::warn!(
+            model = place.slot,
+            "{REFERENCE_PROFILE} has other features than the model; drift is not watched"
+        );
+    }
+    is_of
 }
 
 fn no_threshold(place: &Place) -> Error {

@@ -69,6 +69,11 @@ impl Follower {
         if self.serving.as_ref() == Some(&found.identity) { Look::Known } else { Look::New(found) }
     }
 
+    /// Whether the place means a model that was refused.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
     /// Says that what was found serves now.
     pub(crate) fn serves(&mut self, found: &Found) {
         self.serving = Some(found.identity.clone());

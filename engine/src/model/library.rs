@@ -10,10 +10,10 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
 use super::candidate::{Candidate, Named, Raw, examine};
 use super::manifest::ModelManifest;
-use super::package::{MANIFEST, MLMODEL, Package, SELF_TEST};
-use super::place::Place;
+use super::package::{MANIFEST, MLMODEL, Package, REFERENCE_PROFILE, SELF_TEST};
+use super::place::{Place, places};
 use super::registry::{Fetch, ModelVersion, Registry};
-use super::{MODEL_BYTES_MAX, text, unreadable};
+use super::{MODEL_BYTES_MAX, reference_beside, text, unreadable};
 use crate::checkpoint::open_store;
 use crate::checkpoint::store::store_error;
 use crate::error::{Error, Result};
@@ -53,7 +53,9 @@ impl Library {
     /// The library of a pipeline. Connects to nothing.
     pub(crate) fn open(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<Library> {
         let lookup = |name: &str| env.get(name).cloned();
-        let place = pipeline.registry.clone().or_else(|| Registry::place_of(&lookup));
+        // What the environment says of a registry is nothing to a pipeline that does not ask for one.
+        let is_asked = places(&pipeline.models).iter().any(|place| place.reference().is_some());
+        let place = pipeline.registry.clone().or_else(|| Registry::place_of(&lookup)).filter(|_| is_asked);
         let registry = place.map(|place| Registry::open(&place, &lookup)).transpose();
         let registry = registry.map_err(|error| error.context("registry"))?;
         Ok(Library { registry, env: env.clone() })
@@ -83,7 +85,13 @@ impl Library {
     /// Reads what a look found.
     pub(crate) async fn fetch(&self, place: &Place, found: &Found) -> Result<(Raw, Named)> {
         match &found.version {
-            None => Ok((self.read(&place.uri).await?, Named::default())),
+            None => {
+                let mut raw = self.read(&place.uri).await?;
+                if let Raw::Text { profile, .. } = &mut raw {
+                    *profile = reference_beside(&place.uri, &|name| self.env.get(name).cloned()).await?;
+                }
+                Ok((raw, Named::default()))
+            }
             Some(version) => {
                 let package = self.registry()?.fetch(version, Fetch::Serving).await?;
                 let named = Named { version: Some(version.version.clone()), run_id: version.run_id.clone() };
@@ -135,7 +143,7 @@ impl Library {
                     Err(object_store::Error::NotFound { .. }) => None,
                     Err(other) => return Err(store_error("read", "what stands beside the model", other)),
                 };
-                Ok(Raw::Text(text(bytes.to_vec())?, beside))
+                Ok(Raw::Text { text: text(bytes.to_vec())?, manifest: beside, profile: None })
             }
             None => read_directory(&store, &path, uri).await.map(Raw::Package),
         }
@@ -186,7 +194,7 @@ async fn read_directory(store: &Arc<dyn ObjectStore>, path: &object_store::path:
         let bytes = store.get(&file.location).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
         package.insert(name, bytes)
     };
-    for name in [MLMODEL, MANIFEST, SELF_TEST, super::package::MODEL] {
+    for name in [MLMODEL, MANIFEST, SELF_TEST, REFERENCE_PROFILE, super::package::MODEL] {
         add(&mut package, name).await?;
     }
     let model = package.model_path()?;
@@ -204,7 +212,7 @@ pub(crate) fn read_local(path: &Path) -> Result<Raw> {
     let failed = |error: std::io::Error| Error::unavailable("the file cannot be read").with_source(error);
     check_size(std::fs::metadata(path).map_err(failed)?.len())?;
     let beside = std::fs::read_to_string(ModelManifest::path_of(path)).ok();
-    Ok(Raw::Text(text(std::fs::read(path).map_err(failed)?)?, beside))
+    Ok(Raw::Text { text: text(std::fs::read(path).map_err(failed)?)?, manifest: beside, profile: None })
 }
 
 fn check_size(size: u64) -> Result<()> {

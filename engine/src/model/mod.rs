@@ -1,10 +1,13 @@
 //! Models: where they come from (a registry, files, model directories), what they are checked for, and how a run finds their
 //! successors. A model in a file of its own has its content's hash as version. The scorer itself is in `tidemill-udfs`.
 
+mod beside;
 pub(crate) mod candidate;
+pub mod drift;
 pub mod evaluation;
 pub(crate) mod follow;
 pub mod gate;
+pub mod labels;
 pub(crate) mod library;
 pub mod manifest;
 pub mod package;
@@ -22,6 +25,7 @@ use tidemill_udfs::functions::{LoadedModel, Models};
 use crate::checkpoint::store::store_error;
 use crate::error::{Error, Result};
 use crate::pipeline::settings;
+pub use beside::reference_beside;
 
 pub(crate) use candidate::Candidate;
 pub use candidate::parse;
@@ -58,6 +62,20 @@ pub(crate) async fn load(library: &Library, models: &[settings::Model]) -> Resul
         }
     }
     Ok(loaded)
+}
+
+/// What the models that are named were trained on, by the hashes of their files; as far as it is known.
+pub(crate) async fn profiles(
+    library: &Library,
+    models: &[settings::Model],
+) -> Result<Vec<(String, profile::ReferenceProfile)>> {
+    let mut profiles = Vec::new();
+    for place in places(models) {
+        if let Some((_, candidate)) = library.load(&place).await.map_err(|error| place.context(error))? {
+            profiles.extend(candidate.profile.map(|profile| (candidate.model.sha256.clone(), profile)));
+        }
+    }
+    Ok(profiles)
 }
 
 /// Puts a model, or the absence of a challenger, into its place.

@@ -157,7 +157,8 @@ mod tests {
             ("models:/fraud@v3", "reserved"),
             ("models:/fraud@", "letters"),
             ("models:/a b@champion", "letters"),
-            ("models:/../x/3", "from 1 on"),
+            ("models:/a/x/3", "from 1 on"),
+            ("models:/../3", "not `.`"),
             ("models:/.x@champion", "not `.`"),
         ] {
             let error = text.parse::<ModelReference>().unwrap_err();

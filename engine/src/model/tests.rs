@@ -28,7 +28,7 @@ fn path(path: PathBuf) -> String {
 }
 
 fn library_of(folder: &Path, env: BTreeMap<String, String>) -> Library {
-    let text = "pipeline: p\nsources: { t: { connector: generator, columns: { id: string } } }\n\
+    let text = "pipeline: p\nmodels: { fraud: { uri: \"models:/fraud@champion\" } }\nsources: { t: { connector: generator, columns: { id: string } } }\n\
                 sinks: { out: { connector: console, select: SELECT id FROM t } }\n";
     let file = folder.join("p.yaml");
     std::fs::write(&file, text).unwrap();
@@ -87,7 +87,9 @@ fn the_threshold_is_the_models_own_unless_the_pipeline_file_fixes_one() {
     };
     assert_eq!(of(package(BINARY, 0.25), None), 0.25);
     assert_eq!(of(package(BINARY, 0.25), Some(0.9)), 0.9);
-    let error = examine(Raw::Text(BINARY.into(), None), Named::default(), &place("m", None)).unwrap_err();
+    let error =
+        examine(Raw::Text { text: BINARY.into(), manifest: None, profile: None }, Named::default(), &place("m", None))
+            .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("`models.fraud.threshold`"), "{error}");
     assert!(refusal(package(BINARY, 1.5)).contains("from 0 to 1, found 1.5"));
@@ -99,7 +101,9 @@ fn what_stands_beside_a_text_model_counts_when_it_is_about_it() {
         let manifest = ModelManifest { sha256: sha256_hex(text.as_bytes()), ..manifest::tests::manifest() };
         Some(manifest.to_json().unwrap())
     };
-    let of = |beside| examine(Raw::Text(BINARY.into(), beside), Named::default(), &place("m", None));
+    let of = |beside| {
+        examine(Raw::Text { text: BINARY.into(), manifest: beside, profile: None }, Named::default(), &place("m", None))
+    };
     assert_eq!(of(beside(BINARY)).unwrap().model.threshold, 0.25);
     for other in [beside(REGRESSION), Some("{}".to_owned()), None] {
         assert!(of(other).unwrap_err().to_string().contains("no threshold"));

@@ -12,6 +12,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::labels::DelayPage;
 use super::latency::Latency;
 use super::metrics::{self, LATENCY_BUCKETS_SECONDS, ROWS_BUCKETS, name};
 use super::status::StatusBoard;
@@ -38,12 +39,21 @@ pub fn install_recorder() -> Result<PrometheusHandle> {
     Ok(HANDLE.get_or_init(|| handle).clone())
 }
 
+/// Histograms that are kept whole, beside those of the recorder.
+#[derive(Debug, Clone, Default)]
+pub struct Pages {
+    /// From produce to emission.
+    pub latency: Latency,
+    /// From a row to its label.
+    pub delays: DelayPage,
+}
+
 /// What the handlers read.
 #[derive(Clone)]
 struct Shared {
     status: StatusBoard,
     metrics: Arc<PrometheusHandle>,
-    latency: Latency,
+    pages: Pages,
 }
 
 /// Folds the samples of histograms until `stop`, whether anybody asks for them or not.
@@ -62,7 +72,7 @@ pub async fn serve(
     listen: SocketAddr,
     status: StatusBoard,
     handle: PrometheusHandle,
-    latency: Latency,
+    pages: Pages,
     stop: CancellationToken,
 ) -> Result<(SocketAddr, impl Future<Output = ()> + Send)> {
     let unavailable = |error: std::io::Error| {
@@ -71,7 +81,7 @@ pub async fn serve(
     };
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(unavailable)?;
     let address = listener.local_addr().map_err(unavailable)?;
-    let shared = Shared { status, metrics: Arc::new(handle), latency };
+    let shared = Shared { status, metrics: Arc::new(handle), pages };
     let router = Router::new()
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -88,7 +98,7 @@ pub async fn serve(
 }
 
 async fn metrics_page(State(shared): State<Shared>) -> Response {
-    let page = shared.metrics.render() + &shared.latency.exposition();
+    let page = shared.metrics.render() + &shared.pages.latency.exposition() + &shared.pages.delays.text();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 

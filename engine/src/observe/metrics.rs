@@ -162,6 +162,8 @@ pub fn describe() {
     describe_gauge!(name::UNITS, Unit::Count, "state units held by a worker");
     describe_counter!(name::REBALANCES, Unit::Count, "rebalances seen by a worker");
     describe_gauge!(name::BUILD_INFO, Unit::Count, "1, labelled with the version");
+    super::drift::describe();
+    super::labels::describe();
     gauge!(name::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

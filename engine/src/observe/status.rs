@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+use super::drift::DriftStatus;
+use super::labels::LabelsStatus;
+
 /// Version of the document.
 pub const STATUS_VERSION: u32 = 1;
 
@@ -28,6 +31,12 @@ pub struct Status {
     pub models: Vec<ModelStatus>,
     /// One entry per worker.
     pub workers: Vec<WorkerStatus>,
+    /// Drift of what each model serves.
+    #[serde(default)]
+    pub drift: Vec<DriftStatus>,
+    /// How good what was served is, where labels come.
+    #[serde(default)]
+    pub labels: Option<LabelsStatus>,
 }
 
 /// A model of the pipeline. A challenger that is not there has no version.
@@ -63,7 +72,7 @@ pub struct ModelStatus {
     /// Why the last look failed; `None` after one that did not.
     #[serde(default)]
     pub check_error: Option<String>,
-    /// The last successor that was refused.
+    /// What its place means instead, where that was refused.
     #[serde(default)]
     pub refused: Option<RefusedModel>,
 }
@@ -217,6 +226,16 @@ impl StatusBoard {
         if let Some(worker) = self.lock().workers.get_mut(worker) {
             change(worker);
         }
+    }
+
+    /// Says how far what is served is from what the models were trained on.
+    pub fn set_drift(&self, drift: Vec<DriftStatus>) {
+        self.lock().drift = drift;
+    }
+
+    /// Says how good what was served is.
+    pub fn set_labels(&self, labels: LabelsStatus) {
+        self.lock().labels = Some(labels);
     }
 
     /// Says which models the pipeline has.

@@ -2,6 +2,7 @@
 //! Schema for editors, the check of the file and these types are one thing. Nothing here is validated beyond its form.
 
 mod model;
+mod monitoring;
 mod repartition;
 mod training;
 
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::model::{ModelFile, Reload};
+pub(super) use self::monitoring::{DriftFile, LabelsFile};
 pub(super) use self::repartition::{PartitionerFile, RepartitionFile, ViewFile};
 pub(super) use self::training::{GateFile, ImbalanceFile, ThresholdFile, TrainingFile};
 use super::defaults::{
@@ -60,6 +62,11 @@ pub(super) struct PipelineFile {
     /// Where metrics, health and status are served.
     #[serde(default)]
     pub(super) http: HttpFile,
+    /// Drift of what the models serve.
+    #[serde(default)]
+    pub(super) drift: DriftFile,
+    /// Labels that come after the scores. Without it nothing is known of how good the served scores are.
+    pub(super) labels: Option<LabelsFile>,
     /// How `tidemill train` makes a model. Nothing else reads it.
     pub(super) training: Option<TrainingFile>,
 }

@@ -9,6 +9,7 @@ mod defaults;
 mod file;
 mod forms;
 mod location;
+mod monitoring;
 pub(crate) mod options;
 mod problem;
 mod report;

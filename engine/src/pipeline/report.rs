@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::problem::Problems;
 use super::settings::{
-    Checkpoint, Delivery, Model, Pipeline, Repartition, SinkConnector, Source, SourceConnector, StartPosition,
-    Training, Until, View,
+    Checkpoint, Delivery, LabelSide, Model, Pipeline, Repartition, SinkConnector, Source, SourceConnector,
+    StartPosition, Training, Until, View,
 };
 use super::text::{ByteSize, TextForm};
 
@@ -117,6 +117,8 @@ fn output_text(connector: &SinkConnector) -> String {
             format!("parquet {}{positions}; a file ends at {} rows, {size} or {age}", parquet.path, parquet.max_rows)
         }
         SinkConnector::Console => "console".to_string(),
+        SinkConnector::Labels(LabelSide::Served) => "memory, for labels".to_string(),
+        SinkConnector::Labels(LabelSide::Reported) => "memory, for what was served".to_string(),
         SinkConnector::Internal(internal) => {
             format!("kafka {} at {}", internal.topic, internal.connection.bootstrap_servers)
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 pub use self::training::{Boundary, Gate, Imbalance, Training, TreeParameters};
+pub use super::monitoring::{Drift, LabelSide, Labels};
 use crate::types::Offset;
 
 /// One validated description: sources, models, views, sinks, checkpoint, delivery.
@@ -40,6 +41,10 @@ pub struct Pipeline {
     pub run: RunSettings,
     /// Where metrics, health and status are served; `None` when switched off.
     pub http: Option<SocketAddr>,
+    /// What of the models' inputs and scores is an alarm.
+    pub drift: Drift,
+    /// Where labels of served rows come from.
+    pub labels: Option<Labels>,
     /// How `tidemill train` makes a model.
     pub training: Option<Training>,
 }
@@ -410,6 +415,8 @@ pub enum SinkConnector {
     Console,
     /// The topic between two stages. No file says so; a run does.
     Internal(InternalTopic),
+    /// One side of the join of scores and labels, in memory. No file says so; a run does.
+    Labels(LabelSide),
 }
 
 /// A Kafka sink.

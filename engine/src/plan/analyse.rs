@@ -1,6 +1,8 @@
 //! SQL text -> analysed logical plan, or everything that is wrong with it, each with its place. DataFusion's errors are
 //! translated here; their texts come from the user's SQL, for no row exists yet.
 
+use std::collections::HashMap;
+
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -15,10 +17,12 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use tidemill_udfs::functions::EXPLAIN_SCORE;
 
 use super::Functions;
 use super::accept::{Accepted, accept, accept_names, parse_failure};
 use super::problem::{Refusal, choices, in_order_of_text, plainly};
+use super::reasons::{Scores, is_number_of_reasons, name_of};
 use super::session::{Call, CallArgument, block_on};
 use super::table::SlotTable;
 use crate::error::{Error, Result as EngineResult};
@@ -31,6 +35,16 @@ pub(super) struct Analysis<'a> {
     tables: Vec<String>,
     /// Views that could not be analysed: what reads them is judged by its text alone.
     failed: Vec<String>,
+    /// Views by name, as they were written.
+    views: HashMap<String, LogicalPlan>,
+}
+
+/// A query's plan.
+#[derive(Debug)]
+pub(super) struct Analysed {
+    /// Before analysis, with the features of all calls.
+    pub(super) written: LogicalPlan,
+    pub(super) plan: LogicalPlan,
 }
 
 /// What is wrong, and perhaps all of it.
@@ -39,7 +53,7 @@ type Refusals = Vec<Refusal>;
 impl<'a> Analysis<'a> {
     pub(super) fn new(state: SessionState, functions: &'a Functions) -> Analysis<'a> {
         let context = SessionContext::new_with_state(state.clone());
-        Analysis { state, context, functions, tables: Vec::new(), failed: Vec::new() }
+        Analysis { state, context, functions, tables: Vec::new(), failed: Vec::new(), views: HashMap::new() }
     }
 
     pub(super) fn functions(&self) -> &'a Functions {
@@ -66,8 +80,13 @@ impl<'a> Analysis<'a> {
         self.failed.push(name.to_owned());
     }
 
+    /// Makes known what a view is computed from, for what asks what its rows were scored by.
+    pub(super) fn add_view(&mut self, name: &str, written: LogicalPlan) {
+        self.views.insert(name.to_owned(), written);
+    }
+
     /// Analyses the SELECT of a view or a sink. `None` when a table that it reads could not be analysed.
-    pub(super) fn query(&self, sql: &str) -> Result<Option<LogicalPlan>, Refusals> {
+    pub(super) fn query(&self, sql: &str) -> Result<Option<Analysed>, Refusals> {
         let tokens = tokens(sql)?;
         let query = parse_query(&tokens)?;
         let accepted = accept(&query, &tokens, &self.tables, &self.state, self.functions);
@@ -109,26 +128,32 @@ impl<'a> Analysis<'a> {
             let reason = "a check decides what is accepted, before there is any history";
             return Err(vec![Refusal::new("OVER", reason, "compute the window in a view, and filter there").at(*span)]);
         }
-        self.analyse(query, accepted)?.ok_or_else(Vec::new)
+        self.analyse(query, accepted)?.map(|analysed| analysed.plan).ok_or_else(Vec::new)
     }
 
-    fn analyse(&self, query: Query, accepted: Accepted) -> Result<Option<LogicalPlan>, Refusals> {
+    fn analyse(&self, query: Query, accepted: Accepted) -> Result<Option<Analysed>, Refusals> {
         if accepted.tables.iter().any(|table| self.failed.contains(table)) {
             return Ok(None);
         }
-        let (written, analysed) = self.plan(query.clone()).map_err(|error| self.translate(error, &query))?;
-        self.check_calls(&written, &accepted)?;
+        let (analysed, refusals) = self.plan(query.clone()).map_err(|error| self.translate(error, &query))?;
+        if !refusals.is_empty() {
+            let mut places = accepted.calls.iter().filter(|(name, arguments, _)| is_explained(name) && *arguments <= 2);
+            let placed = |refusal: Refusal| refusal.at(places.next().map_or_else(Span::empty, |place| place.2));
+            return Err(refusals.into_iter().map(placed).collect());
+        }
+        self.check_calls(&analysed.written, &accepted)?;
         Ok(Some(analysed))
     }
 
-    /// The plan before and after analysis.
-    fn plan(&self, query: Query) -> Result<(LogicalPlan, LogicalPlan), DataFusionError> {
+    /// The plan before and after analysis, and what keeps calls without features from having any.
+    fn plan(&self, query: Query) -> Result<(Analysed, Refusals), DataFusionError> {
         let statement = DFStatement::Statement(Box::new(Statement::Query(Box::new(query))));
-        let plan = block_on(self.state.statement_to_plan(statement))?;
-        let analysed = self.state.analyzer().execute_and_check(plan.clone(), self.state.config_options(), |_, _| {})?;
+        let written = block_on(self.state.statement_to_plan(statement))?;
+        let (written, refusals) = Scores { views: &self.views }.complete(written)?;
+        let plan = self.state.analyzer().execute_and_check(written.clone(), self.state.config_options(), |_, _| {})?;
         // What cannot be computed or run shows here, where its place can still be found.
-        block_on(self.state.create_physical_plan(&analysed))?;
-        Ok((plan, analysed))
+        block_on(self.state.create_physical_plan(&plan))?;
+        Ok((Analysed { written, plan }, refusals))
     }
 
     fn check_calls(&self, plan: &LogicalPlan, accepted: &Accepted) -> Result<(), Refusals> {
@@ -143,7 +168,7 @@ impl<'a> Analysis<'a> {
         for call in calls {
             let place = places
                 .iter()
-                .position(|(name, arguments, _)| *name == call.function && *arguments == call.arguments.len());
+                .position(|(name, arguments, _)| *name == call.function && is_written_with(*arguments, &call));
             let span = place.map_or_else(Span::empty, |place| places.swap_remove(place).2);
             if let Err(refusal) = check.check(&call) {
                 refusals.push(if refusal.span.is_some() { refusal } else { refusal.at(span) });
@@ -225,6 +250,17 @@ pub(super) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, Refusals> {
     }
 }
 
+fn is_explained(function: &str) -> bool {
+    function == EXPLAIN_SCORE
+}
+
+/// Whether a call can be one that was written with so many arguments: reasons may be asked for without features, and with
+/// their number.
+fn is_written_with(arguments: usize, call: &Call) -> bool {
+    arguments == call.arguments.len()
+        || (is_explained(&call.function) && (arguments <= 2 || arguments == call.arguments.len() + 1))
+}
+
 /// Finds the calls of the functions in `once`, with the types of their arguments as the user wrote them.
 fn collect_calls(plan: &LogicalPlan, once: &[String], calls: &mut Vec<Call>) -> Result<(), DataFusionError> {
     plan.apply(|node| {
@@ -237,7 +273,12 @@ fn collect_calls(plan: &LogicalPlan, once: &[String], calls: &mut Vec<Call>) -> 
                 if let Expr::ScalarFunction(function) = expression
                     && once.iter().any(|name| name == function.func.name())
                 {
-                    let arguments = function.args.iter().map(|argument| call_argument(argument, &schema));
+                    // The number of reasons is no feature.
+                    let is_number = |(place, argument): &(usize, &Expr)| {
+                        *place == 1 && is_explained(function.func.name()) && is_number_of_reasons(argument)
+                    };
+                    let arguments = function.args.iter().enumerate().filter(|argument| !is_number(argument));
+                    let arguments = arguments.map(|(_, argument)| call_argument(argument, &schema));
                     let arguments = arguments.collect::<Result<_, DataFusionError>>()?;
                     calls.push(Call { function: function.func.name().to_owned(), arguments });
                 }
@@ -253,11 +294,7 @@ fn call_argument(argument: &Expr, schema: &datafusion::common::DFSchema) -> Resu
         Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
         _ => None,
     };
-    let name = match argument {
-        Expr::Column(column) => column.name.clone(),
-        other => other.to_string(),
-    };
-    Ok(CallArgument { name, literal, data_type: argument.get_type(schema)? })
+    Ok(CallArgument { name: name_of(argument), literal, data_type: argument.get_type(schema)? })
 }
 
 fn flatten(error: &DataFusionError, diagnostic: Option<&Diagnostic>, refusals: &mut Refusals) {

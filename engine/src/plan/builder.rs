@@ -16,6 +16,7 @@ use super::compile::{Query, apart, can_fail, columns, lineage, readers};
 use super::explain::explain;
 use super::graph::Stage;
 use super::hidden::{Origin, has_flag, multiplies, tables_read, thread_hidden, with_flags};
+use super::observe::observed;
 use super::origins::column_origins;
 use super::problem::{PlanProblem, Refusal, plainly};
 use super::segment::{Segment, Target};
@@ -72,6 +73,12 @@ impl<'a> Builder<'a> {
         })?;
         if query.has_windows {
             plan = with_flags(plan)?;
+        }
+        if let Some(observer) = &self.functions.observer {
+            plan = observed(plan, observer)?;
+            for below in &mut pending {
+                below.input = observed(below.input.clone(), observer)?;
+            }
         }
         let (part, inlined): (Arc<str>, _) = (query.part.as_str().into(), self.inlined(query));
         self.num_slots += 2 * pending.len();

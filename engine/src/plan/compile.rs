@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::analyse::Analysis;
+use super::analyse::{Analysed, Analysis};
 use super::builder::build;
 use super::checks::{Check, SourceChecks};
 use super::hidden::{HISTORY_INCOMPLETE, LATE_BY, foreign_node, has_windows, multiplies, tables_read};
@@ -36,6 +36,8 @@ pub(super) struct Query<'a> {
     pub(super) part: String,
     pub(super) text: &'a SqlText,
     pub(super) plan: LogicalPlan,
+    /// The plan before analysis.
+    pub(super) written: LogicalPlan,
     /// Sources and views, once per place where they are read.
     pub(super) tables: Vec<String>,
     pub(super) has_windows: bool,
@@ -179,6 +181,7 @@ pub(super) fn views<'a>(
                 if !analysis.add_table(&view.name, query.visible_schema())? {
                     return Err(Error::invalid(format!("{} is the name of two tables", view.name)));
                 }
+                analysis.add_view(&view.name, query.written.clone());
                 views.push(query);
             }
             None => analysis.add_failed(&view.name),
@@ -197,7 +200,7 @@ fn query<'a>(
     problems: &mut Vec<PlanProblem>,
 ) -> Option<Query<'a>> {
     match analysis.query(&text.sql) {
-        Ok(Some(plan)) => {
+        Ok(Some(Analysed { written, plan })) => {
             if let Some(node) = foreign_node(&plan) {
                 let refusal =
                     Refusal::new(node, "it cannot be run on a stream", "select, filter and compute columns of rows");
@@ -207,7 +210,7 @@ fn query<'a>(
             match evaluate_once(plan, &functions.once) {
                 Ok(plan) => {
                     let (tables, has_windows) = (tables_read(&plan), has_windows(&plan));
-                    Some(Query { name, part: part.to_owned(), text, tables, plan, has_windows })
+                    Some(Query { name, part: part.to_owned(), text, tables, plan, written, has_windows })
                 }
                 Err(error) => {
                     let refusal = Refusal::new("expression", error.strip_backtrace(), "");

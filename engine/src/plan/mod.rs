@@ -2,14 +2,15 @@
 //! DataFusion's planning. It knows nothing of Kafka, files or time, and never shows the content of a row.
 //!
 //! `accept` (what may be written) -> `analyse` (names and types) -> `lineage` (what a window may be partitioned and ordered by) ->
-//! `once`, `hidden`, `windows`, `builder` (one graph over slots, cut at windows) -> `segment` (optimised, planned), `window_stage` ->
-//! `graph` (run, bisect, state).
+//! `reasons` (features of `explain_score`), `once`, `hidden`, `windows`, `builder` (one graph over slots, cut at windows) -> `segment`
+//! (optimised, planned, reasons after filters), `window_stage` -> `graph` (run, bisect, state).
 
 mod accept;
 mod analyse;
 mod builder;
 mod checks;
 mod compile;
+mod defer;
 mod explain;
 mod failure;
 pub mod fallback;
@@ -17,10 +18,12 @@ mod graph;
 mod hidden;
 mod lineage;
 mod mentions;
+mod observe;
 mod once;
 mod origins;
 mod outline;
 mod problem;
+mod reasons;
 mod segment;
 mod session;
 mod short_circuit;
@@ -39,6 +42,7 @@ use datafusion::execution::TaskContext;
 pub use failure::{Failure, FailureClass};
 pub use graph::{EpochOutput, FailedRow, Graph, StateSize};
 pub use mentions::{Mentions, mentions};
+pub use observe::ScoreObserver;
 pub(crate) use origins::ColumnOrigins;
 pub(crate) use outline::{Outline, outline};
 pub(crate) use problem::choices;

@@ -22,6 +22,7 @@ use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
+use super::defer::after_filters;
 use super::session::block_on;
 use super::short_circuit::decide_by_row;
 use super::table::SlotExec;
@@ -68,7 +69,7 @@ impl Segment {
         multiplies: bool,
         state: &SessionState,
     ) -> DFResult<Segment> {
-        let physical = by_row(block_on(state.create_physical_plan(plan))?)?;
+        let physical = by_row(after_filters(block_on(state.create_physical_plan(plan))?)?)?;
         if let Some(name) = foreign_node(&physical) {
             return plan_err!("it needs {name}, which is not known to run the same in every epoch");
         }

@@ -13,6 +13,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionConfig;
 
+use super::observe::ScoreObserver;
 use super::problem::Refusal;
 use crate::error::{Error, Result};
 
@@ -30,6 +31,8 @@ pub struct Functions {
     pub infallible: Vec<String>,
     /// Judges every call of the functions in `once`.
     pub check_call: Option<Arc<dyn CallCheck>>,
+    /// Sees every row that `score` scores.
+    pub observer: Option<Arc<dyn ScoreObserver>>,
 }
 
 /// A call of one of [`Functions::once`], as found in a view, a sink or a check.

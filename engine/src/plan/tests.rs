@@ -4,6 +4,7 @@
 mod exact_aggregates;
 mod golden;
 mod parity;
+mod reasons;
 mod windows;
 
 use std::path::PathBuf;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array,
+};
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
@@ -106,6 +109,8 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
             max_state_bytes: None,
         },
         http: None,
+        drift: Default::default(),
+        labels: None,
     }
 }
 
@@ -131,6 +136,7 @@ impl Score {
             once: vec!["score".to_owned()],
             infallible: vec!["score".to_owned()],
             check_call: None,
+            observer: None,
         }
     }
 }
@@ -248,6 +254,44 @@ fn positions_travel_with_the_rows_and_stay_out_of_sight() {
     assert_eq!(hidden.event_time.values(), &[1000, 3000, 4000]);
     assert_eq!(plan.sink_schema(0), batch.schema());
     assert!(output.rejected.is_empty());
+}
+
+/// What an observer saw: model, features and score of each row, and its event time.
+#[derive(Debug, Default)]
+struct Seen(std::sync::Mutex<Vec<(String, Vec<f64>, i64)>>);
+
+impl ScoreObserver for Seen {
+    fn observe(&self, model: &str, features: &[ArrayRef], scores: &ArrayRef, event_times: &Int64Array) {
+        let doubles = features.iter().chain([scores]).map(|column| column.as_primitive::<Float64Type>());
+        let doubles: Vec<_> = doubles.collect();
+        for (row, time) in event_times.values().iter().enumerate() {
+            let values = doubles.iter().map(|column| if !column.is_valid(row) { -1.0 } else { column.value(row) });
+            self.0.lock().unwrap().push((model.to_owned(), values.collect(), *time));
+        }
+    }
+}
+
+#[test]
+fn an_observer_sees_every_scored_row_once_with_its_event_time_and_changes_nothing() {
+    let scored = "SELECT id, score('m', CAST(a AS DOUBLE), x) AS s FROM events WHERE a > 1";
+    let sinks = [("alerts", "SELECT * FROM scored WHERE s > 9"), ("all", "SELECT id, s FROM scored")];
+    for (view, sinks) in [(scored, &sinks[..]), (scored, &sinks[..1])] {
+        let pipeline = pipeline(vec![narrow_source("events")], &[("scored", view)], sinks);
+        let seen = Arc::new(Seen::default());
+        let score = Score::new();
+        let observed = Functions { observer: Some(Arc::clone(&seen) as _), ..score.functions() };
+        let (plan, plain) = (compiled(&pipeline, &observed), compiled(&pipeline, &score.functions()));
+        let input = rows(&plan.source_schema(0), &SOME);
+        let output = plan.instantiate().unwrap().run(vec![(0, input.clone())]).unwrap();
+        let expected = plain.instantiate().unwrap().run(vec![(0, input)]).unwrap();
+        assert_eq!(output.sinks, expected.sinks);
+        assert_eq!(plan.fingerprint(), plain.fingerprint());
+        let seen = seen.0.lock().unwrap();
+        let times: Vec<i64> = seen.iter().map(|(_, _, time)| *time).collect();
+        assert_eq!(times, [1000, 3000, 4000], "{seen:?}");
+        assert!(seen.iter().all(|(model, values, _)| model == "m" && values.len() == 3), "{seen:?}");
+        assert_eq!((seen[0].1[0], seen[0].1[1]), (10.0, 1.5));
+    }
 }
 
 #[test]

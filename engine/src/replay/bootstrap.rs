@@ -1,32 +1,34 @@
 //! The first state of a pipeline, from stored history: the rows before a cut-over go through the windows, and each partition gets a
 //! first checkpoint at its offset of the cut-over, from which a run goes on. A run reads the topic from there, so no row counts
-//! twice, and none is missing if the history ends where the run begins; where both have positions that is checked.
+//! twice, and none is missing if the history ends where the run begins; where both have positions that is checked. Where the
+//! pipeline goes through topics of its own, so do the rows of history, stage by stage, without being written to them.
+
+mod loading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::DataType;
+use arrow::array::RecordBatch;
+use loading::{Keying, Loading, Part, parts};
 use tokio::runtime::Runtime;
 
-use super::needed::{Output, with_outputs};
+use super::needed::with_sinks;
 use super::preview::{check_heard, positions};
 use super::sort::{SORT_BYTES, Sorter};
 use super::turn::Turns;
 use super::{Input, Progress, check_names, open_files};
 use crate::checkpoint::layout::file_name_part;
 use crate::error::{Error, Result};
-use crate::pipeline::settings::Partitioner;
-use crate::pipeline::settings::{Pipeline, Place, Source, SourceConnector, SqlText, StartPosition};
+use crate::pipeline::settings::{
+    InternalTopic, Partitioner, Pipeline, Place, Sink, SinkConnector, Source, SourceConnector, SqlText, StartPosition,
+};
 use crate::plan::{Call, CallCheck, OperatorInfo, Refusal};
-use crate::runtime::bootstrap::{FirstCheckpoint, publish};
-use crate::runtime::{Alone, clock, plan_untrained, tasks};
+use crate::runtime::bootstrap::publish;
+use crate::runtime::{Alone, clock, feeding_windows, make_topics, plan_untrained, staged_untrained, table_name, tasks};
 use crate::source::files::StoredRows;
-use crate::source::kafka::partition;
 use crate::source::{AssignmentNumbers, Waker};
-use crate::types::{Assignment, EventTime, HIDDEN_W, Hidden, Offset, StateUnit, Watermark, num_visible};
+use crate::types::{Offset, StateUnit};
 
 /// Where the run will begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,54 +71,210 @@ pub fn bootstrap(
     mut on_progress: impl FnMut(Progress),
 ) -> Result<Vec<Loaded>> {
     check_names(pipeline, &settings.inputs)?;
-    refuse_repartition(pipeline)?;
     let io = tasks::io_runtime()?;
-    let plan = plan_untrained(pipeline, &any_call())?;
+    let staged = staged_untrained(pipeline, &any_call())?;
+    let plan = plan_untrained(&staged, &any_call())?;
     let (operators, fingerprint) = (plan.operators(), plan.fingerprint());
-    let with_windows: BTreeSet<usize> = operators.iter().map(|operator| operator.source).collect();
-    if with_windows.is_empty() {
+    if operators.is_empty() {
         return Err(Error::invalid(format!(
             "pipeline {} has no windows, so there is no state to load; start it with `tidemill run`",
             pipeline.name
         )));
     }
-    let kept = pipeline.sources.iter().map(|source| source.name.clone()).collect();
-    let stateful = with_outputs(pipeline, outputs(&operators), &kept);
+    let feeding = feeding_windows(&staged, &plan);
+    let stateful = stateful(&staged, &operators, &feeding);
     let plan = plan_untrained(&stateful, &any_call())?;
+    make_topics(&staged)?;
     let (waker, _wake) = Waker::new();
-    let alone = Alone::new(env, io.handle(), waker);
-    let mut turns = Turns::new(&stateful, &plan)?;
-    let numbers = AssignmentNumbers::default();
+    let mut bootstrap = Bootstrap {
+        pipeline: &stateful,
+        settings,
+        env,
+        io: &io,
+        alone: Alone::new(env, io.handle(), waker),
+        turns: Turns::new(&stateful, &plan)?,
+        with_windows: operators.iter().map(|operator| operator.source).collect(),
+        numbers: AssignmentNumbers::default(),
+        going_on: BTreeMap::new(),
+    };
     let mut checkpoints = Vec::new();
-    let mut loaded = Vec::new();
-    for index in with_windows {
-        let source = &stateful.sources[index];
-        let context = |error: Error| error.context(format!("source {}", source.name));
-        let input = settings.inputs.iter().find(|input| input.source == source.name).ok_or_else(|| {
-            Error::invalid(format!(
-                "source {} has windows and no input; name its stored rows: --input {}=path/",
-                source.name, source.name
-            ))
-        })?;
-        let rows = open_files(input, env, &io, &numbers).map_err(context)?;
-        let cut_over = cut_over(source, &rows, settings, &alone).map_err(context)?;
-        let partitioner = settings.partitioner.or_else(|| declared_partitioner(source));
-        let mut loading = Loading::new(index, source, cut_over, partitioner, &numbers).map_err(context)?;
-        loading.run(&io, rows, &mut turns, &mut on_progress).map_err(context)?;
-        for part in loading.parts {
-            loaded.push(Loaded { unit: part.unit.clone(), offset: part.offset, rows: part.rows });
-            let (source, offset, watermark) = (index, part.offset, part.watermark);
-            checkpoints.push(FirstCheckpoint {
-                source,
-                assignment: part.assignment,
-                unit: part.unit,
-                offset,
-                watermark,
-            });
-        }
+    // A source that reads an internal topic stands behind those whose rows go in.
+    for source in feeding {
+        let context = |error: Error| error.context(format!("source {}", table_name(&stateful.sources[source])));
+        let parts = bootstrap.source(source, &mut on_progress).map_err(context)?;
+        checkpoints.extend(parts.into_iter().map(|part| (source, part)));
     }
-    publish(pipeline, env, io.handle(), turns.into_graph(), fingerprint, &checkpoints)?;
+    let loaded = checkpoints.iter().map(|(_, part)| part.loaded()).collect();
+    let checkpoints: Vec<_> = checkpoints.into_iter().map(|(source, part)| part.checkpoint(source)).collect();
+    publish(&staged, env, io.handle(), bootstrap.turns.into_graph(), fingerprint, &checkpoints)?;
     Ok(loaded)
+}
+
+/// What a bootstrap has at hand.
+struct Bootstrap<'a> {
+    /// In stages, without what the windows do not need.
+    pipeline: &'a Pipeline,
+    settings: &'a BootstrapSettings,
+    env: &'a BTreeMap<String, String>,
+    io: &'a Runtime,
+    alone: Alone<'a>,
+    turns: Turns,
+    with_windows: BTreeSet<usize>,
+    numbers: AssignmentNumbers,
+    /// By the name of an internal topic's source: the rows that would have gone through it. They come out by event time, as all
+    /// history does; what is left of them in the windows does not depend on it.
+    going_on: BTreeMap<String, Sorter>,
+}
+
+impl Bootstrap<'_> {
+    /// Loads the history of one source.
+    fn source(&mut self, index: usize, on_progress: &mut impl FnMut(Progress)) -> Result<Vec<Part>> {
+        let source = &self.pipeline.sources[index];
+        if let Some(internal) = &source.internal {
+            let parts = parts(self.empty_topic(source, internal)?, &self.numbers)?;
+            let mut loading = Loading { source: index, parts, keys: Keying::Internal(&internal.by) };
+            if let Some(rows) = self.going_on.remove(&source.name) {
+                self.sorted(&mut loading, rows)?;
+            }
+            return Ok(loading.parts);
+        }
+        let name = table_name(source);
+        let input = self.settings.inputs.iter().find(|input| input.source == name).ok_or_else(|| {
+            Error::invalid(format!("it has windows and no input; name its stored rows: --input {name}=path/"))
+        })?;
+        let rows = open_files(input, self.env, self.io, &self.numbers)?;
+        // The positions in an archive of a repartitioned source are those of its internal topic.
+        let has_positions = rows.has_positions() && name == source.name;
+        let cut_over = self.cut_over(source, &rows, has_positions)?;
+        let partitioner = self.settings.partitioner.or_else(|| declared_partitioner(source));
+        let keys = if has_positions {
+            Keying::Archived
+        } else if !self.with_windows.contains(&index) {
+            Keying::Nothing
+        } else {
+            Keying::Columns(&source.partitioned_by, partitioner.ok_or_else(no_partitioner)?)
+        };
+        let mut loading = Loading { source: index, parts: parts(cut_over, &self.numbers)?, keys };
+        self.files(&mut loading, rows, on_progress)?;
+        Ok(loading.parts)
+    }
+
+    fn files(
+        &mut self,
+        loading: &mut Loading<'_>,
+        mut rows: StoredRows,
+        on_progress: &mut impl FnMut(Progress),
+    ) -> Result<()> {
+        let bytes_total = rows.bytes_waiting();
+        let mut tell = |turns: &Turns, waiting: u64| {
+            let bytes_begun = bytes_total.saturating_sub(waiting);
+            on_progress(Progress { read: turns.counts().read, bytes_begun, bytes_total });
+        };
+        let is_archived = matches!(loading.keys, Keying::Archived);
+        let schema = self.turns.inputs.schema(loading.source);
+        let mut sorter = Sorter::by_event_time(self.io.handle(), &schema, SORT_BYTES)?;
+        while let Some(block) = self.io.block_on(rows.next())? {
+            let accepted = self.turns.accept(loading.source, block, rows.units())?;
+            if is_archived {
+                if let Some(batch) = loading.of_archive(&accepted.batch, &rows)? {
+                    self.feed(loading.source, batch)?;
+                }
+            } else if accepted.batch.num_rows() > 0 {
+                sorter.push(accepted.batch)?;
+            }
+            tell(&self.turns, rows.bytes_waiting());
+        }
+        self.sorted(loading, sorter)
+    }
+
+    /// Feeds rows in the order of event time, each in the partition of its key.
+    fn sorted(&mut self, loading: &mut Loading<'_>, rows: Sorter) -> Result<()> {
+        let schema = self.turns.inputs.schema(loading.source);
+        let mut sorted = rows.finish();
+        while let Some(batch) = sorted.next()? {
+            let batch = loading.by_key(&batch, &schema)?;
+            self.feed(loading.source, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Puts rows through the windows, and keeps what a run would write into internal topics.
+    fn feed(&mut self, source: usize, batch: RecordBatch) -> Result<()> {
+        let out = self.turns.feed(source, batch)?;
+        for (sink, batches) in self.pipeline.sinks.iter().zip(out) {
+            let SinkConnector::Internal(internal) = &sink.connector else { continue };
+            let Some(reader) = self.pipeline.sources.iter().find(|source| reads(source, internal)) else { continue };
+            for batch in batches {
+                if !self.going_on.contains_key(&reader.name) {
+                    let sorter = Sorter::by_event_time(self.io.handle(), &batch.schema(), SORT_BYTES)?;
+                    self.going_on.insert(reader.name.clone(), sorter);
+                }
+                if let Some(sorter) = self.going_on.get_mut(&reader.name) {
+                    sorter.push(batch)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The partitions of an internal topic, where a run goes on: it must hold nothing yet.
+    fn empty_topic(&self, source: &Source, internal: &InternalTopic) -> Result<BTreeMap<StateUnit, Offset>> {
+        let (oldest, ends) = (self.ask(source, StartPosition::Earliest)?, self.ask(source, StartPosition::Latest)?);
+        if oldest != ends {
+            return Err(Error::invalid(format!(
+                "its internal topic `{}` holds records already, which were written without this history; name another topic under \
+                 `repartition`, or delete that one",
+                internal.topic
+            )));
+        }
+        Ok(ends)
+    }
+
+    fn ask(&self, source: &Source, start: StartPosition) -> Result<BTreeMap<StateUnit, Offset>> {
+        let timeout = self.settings.timeout;
+        let found = positions(source, &self.alone, start, clock::now() + timeout)?;
+        check_heard(source, found.is_some(), timeout)?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Offsets of the cut-over, of all partitions of a topic that is not ours.
+    fn cut_over(&self, source: &Source, rows: &StoredRows, has_positions: bool) -> Result<BTreeMap<StateUnit, Offset>> {
+        let SourceConnector::Kafka(_) = &source.connector else {
+            return Err(Error::invalid(
+                "it does not read a topic, so there is no place in one where a run could go on",
+            ));
+        };
+        let oldest = self.ask(source, StartPosition::Earliest)?;
+        let ends = match rows {
+            StoredRows::Archive(archive) if has_positions => archive.ends(),
+            StoredRows::Archive(_) | StoredRows::Plain(_) => BTreeMap::new(),
+        };
+        let end_of = |unit: &StateUnit| ends.get(&(file_name_part(&unit.topic), unit.partition)).copied();
+        let wanted = match &self.settings.cut_over {
+            CutOver::EndOfArchive if !has_positions => {
+                return Err(Error::invalid(
+                    "the rows do not say where in the topic they come from, so where they end in it is not known; say where the run is \
+                     to go on: --at earliest, latest, a time, or topic/partition=offset,...",
+                ));
+            }
+            CutOver::EndOfArchive => {
+                oldest.iter().map(|(unit, oldest)| (unit.clone(), end_of(unit).unwrap_or(*oldest))).collect()
+            }
+            CutOver::At(start) => self.ask(source, start.clone())?,
+        };
+        for (unit, offset) in &wanted {
+            let begin = oldest.get(unit).copied().unwrap_or_default();
+            let end = if has_positions { end_of(unit).unwrap_or_default() } else { *offset };
+            if *offset < begin || end < *offset && begin < *offset {
+                let (from, to) = if *offset < begin { (*offset, begin) } else { (end.max(begin), *offset) };
+                return Err(Error::invalid(format!(
+                    "{unit}: records [{from}, {to}) would be in neither the history nor the run: the topic begins at {begin}, the \
+                     history ends at {end}, and the cut-over is at {offset}; take it where both have the records"
+                )));
+            }
+        }
+        Ok(wanted)
+    }
 }
 
 #[derive(Debug)]
@@ -132,15 +290,29 @@ fn any_call() -> Arc<dyn CallCheck> {
     Arc::new(AnyCall)
 }
 
-/// A reader of each view that has windows: what stands behind them is of no interest, and may need a model.
-fn outputs(operators: &[OperatorInfo]) -> Vec<Output> {
+/// What the windows of a pipeline in stages need: what stands behind them is of no interest, and may need a model.
+fn stateful(staged: &Pipeline, operators: &[OperatorInfo], feeding: &BTreeSet<usize>) -> Pipeline {
+    let kept = staged.sources.iter().map(|source| source.name.clone()).collect();
+    let is_fed = |internal: &InternalTopic| feeding.iter().any(|place| reads(&staged.sources[*place], internal));
+    let goes_on = |sink: &&Sink| matches!(&sink.connector, SinkConnector::Internal(internal) if is_fed(internal));
+    let sinks = readers(operators).into_iter().chain(staged.sinks.iter().filter(goes_on).cloned()).collect();
+    with_sinks(staged, sinks, &kept)
+}
+
+fn reads(source: &Source, internal: &InternalTopic) -> bool {
+    source.internal.as_ref().is_some_and(|one| one.topic == internal.topic)
+}
+
+/// A sink for each view that has windows.
+fn readers(operators: &[OperatorInfo]) -> Vec<Sink> {
     let view = |operator: &OperatorInfo| operator.name.rsplit_once('.').map_or("", |(view, _)| view).to_owned();
     let views: BTreeSet<String> = operators.iter().map(view).collect();
-    let output = |view: String| {
+    let reader = |view: String| {
         let sql = format!("SELECT 1 AS one FROM \"{}\"", view.replace('"', "\"\""));
-        Output { name: view, select: SqlText { sql, place: Place { file: "bootstrap".into(), line: 1, column: 1 } } }
+        let select = SqlText { sql, place: Place { file: "bootstrap".into(), line: 1, column: 1 } };
+        Sink { name: view, select, connector: SinkConnector::Console }
     };
-    views.into_iter().map(output).collect()
+    views.into_iter().map(reader).collect()
 }
 
 /// What the file says of the producers of a source's topic.
@@ -151,224 +323,9 @@ fn declared_partitioner(source: &Source) -> Option<Partitioner> {
     }
 }
 
-/// The state of windows behind an internal topic is kept by that topic's positions, and before the first run there are none.
-fn refuse_repartition(pipeline: &Pipeline) -> Result<()> {
-    let sources = pipeline.sources.iter().map(|source| ("source", &source.name, &source.repartition));
-    let views = pipeline.views.iter().map(|view| ("view", &view.name, &view.repartition));
-    match sources.chain(views).find(|(_, _, repartition)| repartition.is_some()) {
-        None => Ok(()),
-        Some((kind, name, _)) => Err(Error::invalid(format!(
-            "{kind} {name} goes through a topic of its own (`repartition`), and windows behind one cannot be loaded from history: \
-             the topic has no rows yet, so there is no place in it where a run could go on; expected a pipeline without \
-             `repartition`; write the history to the topic of the source, in order of event time, and `start: earliest`"
-        ))),
-    }
-}
-
-/// Offsets of the cut-over, of all partitions.
-fn cut_over(
-    source: &Source,
-    rows: &StoredRows,
-    settings: &BootstrapSettings,
-    alone: &Alone<'_>,
-) -> Result<BTreeMap<StateUnit, Offset>> {
-    let SourceConnector::Kafka(_) = &source.connector else {
-        return Err(Error::invalid("it does not read a topic, so there is no place in one where a run could go on"));
-    };
-    let deadline = clock::now() + settings.timeout;
-    let ask = |start| {
-        let found = positions(source, alone, start, deadline)?;
-        check_heard(source, found.is_some(), settings.timeout)?;
-        Ok::<_, Error>(found.unwrap_or_default())
-    };
-    let oldest = ask(StartPosition::Earliest)?;
-    let ends = match rows {
-        StoredRows::Archive(archive) => archive.ends(),
-        StoredRows::Plain(_) => BTreeMap::new(),
-    };
-    let end_of = |unit: &StateUnit| ends.get(&(file_name_part(&unit.topic), unit.partition)).copied();
-    let wanted = match &settings.cut_over {
-        CutOver::EndOfArchive if !rows.has_positions() => {
-            return Err(Error::invalid(
-                "the rows do not say where they come from, so where they end in the topic is not known; say where the run is to go \
-                 on: --at earliest, latest, a time, or topic/partition=offset,...",
-            ));
-        }
-        CutOver::EndOfArchive => {
-            oldest.iter().map(|(unit, oldest)| (unit.clone(), end_of(unit).unwrap_or(*oldest))).collect()
-        }
-        CutOver::At(start) => ask(start.clone())?,
-    };
-    for (unit, offset) in &wanted {
-        let begin = oldest.get(unit).copied().unwrap_or_default();
-        let end = if rows.has_positions() { end_of(unit).unwrap_or_default() } else { *offset };
-        if *offset < begin || end < *offset && begin < *offset {
-            let (from, to) = if *offset < begin { (*offset, begin) } else { (end.max(begin), *offset) };
-            return Err(Error::invalid(format!(
-                "{unit}: records [{from}, {to}) would be in neither the history nor the run: the topic begins at {begin}, the \
-                 history ends at {end}, and the cut-over is at {offset}; take it where both have the records"
-            )));
-        }
-    }
-    Ok(wanted)
-}
-
-/// A partition while its history is read.
-#[derive(Debug)]
-struct Part {
-    unit: StateUnit,
-    assignment: Assignment,
-    offset: Offset,
-    watermark: Watermark,
-    rows: u64,
-}
-
-/// The history of one source on its way into the windows.
-#[derive(Debug)]
-struct Loading {
-    source: usize,
-    /// By partition.
-    parts: Vec<Part>,
-    keys: Vec<String>,
-    partitioner: Option<Partitioner>,
-}
-
-impl Loading {
-    fn new(
-        index: usize,
-        source: &Source,
-        cut_over: BTreeMap<StateUnit, Offset>,
-        partitioner: Option<Partitioner>,
-        numbers: &AssignmentNumbers,
-    ) -> Result<Loading> {
-        let part =
-            |(unit, offset)| Part { unit, assignment: numbers.next(), offset, watermark: Watermark::NONE, rows: 0 };
-        let parts: Vec<Part> = cut_over.into_iter().map(part).collect();
-        // In the order of partitions, so that a partition is its own place.
-        let is_whole = parts.iter().enumerate().all(|(place, part)| usize::try_from(part.unit.partition) == Ok(place));
-        if !is_whole {
-            return Err(Error::invalid("history can be loaded for one topic with all its partitions"));
-        }
-        Ok(Loading { source: index, parts, keys: source.partitioned_by.clone(), partitioner })
-    }
-
-    fn run(
-        &mut self,
-        io: &Runtime,
-        mut rows: StoredRows,
-        turns: &mut Turns,
-        on_progress: &mut impl FnMut(Progress),
-    ) -> Result<()> {
-        let bytes_total = rows.bytes_waiting();
-        let mut tell = |turns: &Turns, waiting: u64| {
-            let bytes_begun = bytes_total.saturating_sub(waiting);
-            on_progress(Progress { read: turns.counts().read, bytes_begun, bytes_total });
-        };
-        if rows.has_positions() {
-            while let Some(block) = io.block_on(rows.next())? {
-                let accepted = turns.accept(self.source, block, rows.units())?;
-                if let Some((place, batch)) = self.of_archive(&accepted.batch, &rows)? {
-                    self.parts[place].rows += batch.num_rows() as u64;
-                    turns.feed(self.source, batch)?;
-                }
-                tell(turns, rows.bytes_waiting());
-            }
-            return Ok(());
-        }
-        let partitioner = self.partitioner.ok_or_else(|| {
-            Error::invalid(
-                "the rows do not say which partition they belong to; say how the topic's producers choose it: --partitioner murmur2 \
-                 (Java) or crc32 (librdkafka), or `partitioner` at the source, or load an archive with positions",
-            )
-        })?;
-        let mut sorter = Sorter::by_event_time(io.handle(), &turns.inputs.schema(self.source), SORT_BYTES)?;
-        while let Some(block) = io.block_on(rows.next())? {
-            let accepted = turns.accept(self.source, block, rows.units())?;
-            if accepted.batch.num_rows() > 0 {
-                sorter.push(accepted.batch)?;
-            }
-            tell(turns, rows.bytes_waiting());
-        }
-        let mut sorted = sorter.finish();
-        while let Some(batch) = sorted.next()? {
-            let batch = self.by_key(&batch, partitioner)?;
-            turns.feed(self.source, batch)?;
-        }
-        Ok(())
-    }
-
-    /// Rows of an archive below the cut-over, as rows of their partition here.
-    fn of_archive(&mut self, batch: &RecordBatch, rows: &StoredRows) -> Result<Option<(usize, RecordBatch)>> {
-        let hidden = Hidden::of(batch)?;
-        if hidden.num_rows() == 0 {
-            return Ok(None);
-        }
-        let unit = rows.units().get(Assignment(hidden.unit.value(0)));
-        let place = unit.and_then(|unit| {
-            self.parts.iter().position(|part| part.unit.topic == unit.topic && part.unit.partition == unit.partition)
-        });
-        let Some(place) = place else {
-            let unit = unit.map(ToString::to_string).unwrap_or_default();
-            return Err(Error::data(format!("the archive has rows of {unit}, which the topic does not have")));
-        };
-        let end = self.parts[place].offset.get();
-        let before = hidden.offset.values().iter().map(|offset| Some(*offset < end)).collect();
-        let batch = filter_record_batch(batch, &before).map_err(internal)?;
-        let hidden = Hidden::of(&batch)?;
-        let part = &mut self.parts[place];
-        hidden.event_time.values().iter().for_each(|micros| part.watermark.advance(EventTime::from_micros(*micros)));
-        let units = UInt32Array::from(vec![part.assignment.0; batch.num_rows()]);
-        replaced(&batch, &[(0, Arc::new(units))]).map(|batch| Some((place, batch)))
-    }
-
-    /// Rows in the order of event time, each in the partition of its key, which has its own W and numbers its rows.
-    fn by_key(&mut self, batch: &RecordBatch, partitioner: Partitioner) -> Result<RecordBatch> {
-        let keys = self.key_texts(batch)?;
-        let keys = keys.as_string::<i32>();
-        let hidden = Hidden::of(batch)?;
-        let num_partitions = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
-        let (mut units, mut offsets, mut before) = (Vec::new(), Vec::new(), Vec::new());
-        for row in 0..batch.num_rows() {
-            // A key that is null is written anywhere; such rows are nobody's history.
-            let number = partition(partitioner, keys.value(row).as_bytes(), num_partitions);
-            let part = &mut self.parts[usize::try_from(number).unwrap_or(0)];
-            units.push(part.assignment.0);
-            offsets.push(part.rows as i64);
-            before.push(part.watermark.get().map(EventTime::as_micros));
-            part.rows += 1;
-            part.watermark.advance(EventTime::from_micros(hidden.event_time.value(row)));
-        }
-        let columns: [(usize, ArrayRef); 3] = [
-            (0, Arc::new(UInt32Array::from(units))),
-            (1, Arc::new(Int64Array::from(offsets))),
-            (HIDDEN_W, Arc::new(Int64Array::from(before))),
-        ];
-        replaced(batch, &columns)
-    }
-
-    /// The message key that a producer gives a row: the one column of `partitioned_by`, as text.
-    fn key_texts(&self, batch: &RecordBatch) -> Result<ArrayRef> {
-        let [key] = self.keys.as_slice() else {
-            return Err(Error::invalid(format!(
-                "its key is made of {} columns, and how their text is joined is not known; load an archive with positions",
-                self.keys.len()
-            )));
-        };
-        let column = batch.column_by_name(key).ok_or_else(|| Error::internal("the rows lost their key"))?;
-        cast(column, &DataType::Utf8).map_err(internal)
-    }
-}
-
-fn internal(error: arrow::error::ArrowError) -> Error {
-    Error::internal("rows of history cannot be given other positions").with_source(error)
-}
-
-/// `batch` with other hidden columns.
-fn replaced(batch: &RecordBatch, hidden: &[(usize, ArrayRef)]) -> Result<RecordBatch> {
-    let first = num_visible(batch);
-    let mut columns = batch.columns().to_vec();
-    for (index, column) in hidden {
-        columns[first + index] = Arc::clone(column);
-    }
-    RecordBatch::try_new(batch.schema(), columns).map_err(internal)
+fn no_partitioner() -> Error {
+    Error::invalid(
+        "the rows do not say which partition they belong to; say how the topic's producers choose it: --partitioner murmur2 (Java) or \
+         crc32 (librdkafka), or `partitioner` at the source, or load an archive with positions",
+    )
 }

@@ -104,7 +104,7 @@ fn select_of(pipeline: &Pipeline, expected: &ExpectedRows) -> Option<SqlText> {
 }
 
 /// All columns of a view or source, by its name.
-pub(super) fn all_columns(table: &str, place: &Place) -> SqlText {
+pub(crate) fn all_columns(table: &str, place: &Place) -> SqlText {
     SqlText { sql: format!("SELECT * FROM \"{}\"", table.replace('"', "\"\"")), place: place.clone() }
 }
 

@@ -23,15 +23,18 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use tidemill_udfs::functions::Models;
 use tokio::runtime::Runtime;
 
 use crate::checkpoint::open_store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::settings::{FileFormat, Pipeline, Source};
 use crate::plan::Plan;
+use crate::runtime::drift::DriftBoard;
 use crate::runtime::{self, tasks};
 use crate::source::AssignmentNumbers;
 use crate::source::files::{FilesInOrder, StoredRows};
@@ -39,6 +42,7 @@ use crate::types::HIDDEN_COLUMNS;
 pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
 pub(crate) use bounded::selecting;
 pub use bounded::{KAFKA, ReadInput, ReadRows, select_each};
+pub(crate) use cases::all_columns;
 pub use cases::{CaseOutcome, run_cases};
 pub use difference::{Difference, compare_files};
 pub use order::Order;
@@ -126,10 +130,35 @@ impl Replay {
         num_workers: NonZeroUsize,
         models_of: Option<&str>,
     ) -> Result<Replay> {
+        let compile =
+            |pipeline: &Pipeline, io: &Runtime| runtime::compile_beside(pipeline, env, io.handle(), models_of);
+        Replay::open_compiled(pipeline, env, inputs, order, num_workers, models_of, compile)
+    }
+
+    /// As [`Replay::open`], with every scored row shown to the board that `board` makes for the loaded models.
+    pub(crate) fn open_observed(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        inputs: &[Input],
+        board: impl FnOnce(&Models) -> Result<Arc<DriftBoard>>,
+    ) -> Result<Replay> {
+        let compile = |pipeline: &Pipeline, io: &Runtime| runtime::compile_observed(pipeline, env, io.handle(), board);
+        Replay::open_compiled(pipeline, env, inputs, None, default_workers(), None, compile)
+    }
+
+    fn open_compiled(
+        pipeline: &Pipeline,
+        env: &BTreeMap<String, String>,
+        inputs: &[Input],
+        order: Option<Order>,
+        num_workers: NonZeroUsize,
+        models_of: Option<&str>,
+        compile: impl FnOnce(&Pipeline, &Runtime) -> Result<(Plan, Arc<Models>)>,
+    ) -> Result<Replay> {
         check_names(pipeline, inputs)?;
         let pipeline = needed::needed(pipeline);
         let io = tasks::io_runtime()?;
-        let (plan, models) = runtime::compile(&pipeline, env, io.handle())?;
+        let (plan, models) = compile(&pipeline, &io)?;
         let read = |uri| {
             let of_source = |source: &Source| Schedule::read(&io, env, uri, &source.name, &models);
             pipeline.sources.iter().map(of_source).collect::<Result<Vec<_>>>()

@@ -24,7 +24,12 @@ pub(crate) fn with_outputs(pipeline: &Pipeline, outputs: Vec<Output>, kept: &BTr
         select: output.select,
         connector: SinkConnector::Console,
     });
-    cut(Pipeline { sinks: sinks.collect(), ..pipeline.clone() }, kept)
+    with_sinks(pipeline, sinks.collect(), kept)
+}
+
+/// As [`with_outputs`], with sinks of a connector of their own.
+pub(super) fn with_sinks(pipeline: &Pipeline, sinks: Vec<Sink>, kept: &BTreeSet<String>) -> Pipeline {
+    cut(Pipeline { sinks, ..pipeline.clone() }, kept)
 }
 
 /// `pipeline` with what its sinks need.

@@ -430,7 +430,7 @@ fn a_file_has_its_name_only_when_it_is_complete() {
     let temp = tempfile::tempdir().unwrap();
     let batch = RecordBatch::try_from_iter([(
         "n",
-        std::sync::Arc::new(arrow::array::Int64Array::from(vec![1, 2])) as arrow::array::ArrayRef,
+        Arc::new(arrow::array::Int64Array::from(vec![1, 2])) as arrow::array::ArrayRef,
     )])
     .unwrap();
     let names = || {

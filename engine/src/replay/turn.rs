@@ -6,9 +6,10 @@ use arrow::datatypes::SchemaRef;
 
 use super::order::OneUnit;
 use super::tally::{Counts, RejectedRecord, Rejections, Tally};
+use crate::decode::internal::Stamp;
 use crate::decode::{Decoder, Reason};
 use crate::error::{Error, Result};
-use crate::pipeline::settings::{Pipeline, SinkConnector};
+use crate::pipeline::settings::{Pipeline, Sink, SinkConnector};
 use crate::plan::{Failure, Graph, Plan};
 use crate::sink::parquet::positions::{schema_with_positions, with_positions};
 use crate::source::files::{FileBlock, StoredBlock};
@@ -109,9 +110,9 @@ impl Turns {
         Ok(Turn { outputs, rejected: rejected.into_iter().map(|(_, rejected)| rejected).collect() })
     }
 
-    /// Puts rows through the graph for what they leave in its state.
-    pub(super) fn feed(&mut self, source: usize, batch: RecordBatch) -> Result<()> {
-        self.graphs[0].run(vec![(source, batch)]).map(|_| ())
+    /// Puts rows through the graph for what they leave in its state. What comes out at each sink, with hidden columns.
+    pub(super) fn feed(&mut self, source: usize, batch: RecordBatch) -> Result<Vec<Vec<RecordBatch>>> {
+        self.graphs[0].run(vec![(source, batch)]).map(|output| output.sinks)
     }
 
     /// The graph with its state.
@@ -137,7 +138,12 @@ impl Inputs {
     fn new(pipeline: &Pipeline, plan: &Plan) -> Result<Inputs> {
         let mut sources = Vec::with_capacity(pipeline.sources.len());
         for (index, source) in pipeline.sources.iter().enumerate() {
-            sources.push((source.name.clone(), Decoder::new(source, plan.checks(index))?));
+            let decoder = match &source.internal {
+                None => Decoder::new(source, plan.checks(index))?,
+                // Nothing is read from its topic here.
+                Some(internal) => Decoder::of_internal(source, internal, Stamp { pipeline: 0, columns: 0 })?,
+            };
+            sources.push((source.name.clone(), decoder));
         }
         Ok(Inputs { sources })
     }
@@ -176,6 +182,8 @@ impl Inputs {
 pub(super) struct Outputs {
     /// Of each output the columns with positions, where it has them.
     with_positions: Vec<Option<SchemaRef>>,
+    /// Whether each output's rows are for the join of labels, which needs the hidden columns.
+    for_labels: Vec<bool>,
 }
 
 impl Outputs {
@@ -185,7 +193,11 @@ impl Outputs {
                 matches!(&pipeline.sinks[sink].connector, SinkConnector::Parquet(parquet) if parquet.has_positions);
             has_positions.then(|| schema_with_positions(&super::visible_schema(plan, sink)))
         });
-        Outputs { with_positions: with_positions.collect() }
+        let is_for_labels = |sink: &Sink| matches!(sink.connector, SinkConnector::Labels(_));
+        Outputs {
+            with_positions: with_positions.collect(),
+            for_labels: pipeline.sinks.iter().map(is_for_labels).collect(),
+        }
     }
 
     /// The columns of an output that has positions.
@@ -193,8 +205,12 @@ impl Outputs {
         self.with_positions[output].as_ref()
     }
 
-    /// Rows that came out of a graph without the hidden columns; with positions, where the output has them.
+    /// Rows that came out of a graph without the hidden columns, but for the join of labels; with positions, where the output has
+    /// them.
     pub(super) fn finish(&self, output: usize, batch: &RecordBatch, origin: &Origin<'_>) -> Result<RecordBatch> {
+        if self.for_labels[output] {
+            return Ok(batch.clone());
+        }
         let columns: Vec<usize> = (0..num_visible(batch)).collect();
         let visible =
             batch.project(&columns).map_err(|error| Error::internal("a batch lost its columns").with_source(error))?;

@@ -10,8 +10,9 @@ use super::build::{open_checkpoints, sink_names};
 use super::checkpointer::{Checkpointer, CheckpointerParts};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::recovery::Wanted;
+use super::stages::stamp;
 use super::units::HeldUnit;
-use crate::checkpoint::Stores;
+use crate::checkpoint::{Checkpoints, Stores};
 use crate::decode::{Decoder, NoChecks};
 use crate::error::{Error, Result};
 use crate::observe::latency::Latency;
@@ -56,6 +57,7 @@ pub(crate) fn publish(
     };
     let settings = pipeline.checkpoint.clone();
     let metrics = WorkerMetrics::new(0);
+    let mut driver = driver(pipeline, graph, &checkpoints, metrics.clone())?;
     let mut checkpointer = Checkpointer::new(CheckpointerParts {
         checkpoints: Some(checkpoints),
         io: io.clone(),
@@ -65,9 +67,8 @@ pub(crate) fn publish(
         served: BTreeMap::new(),
         sql_fingerprint,
         backfill: settings.map(|checkpoint| checkpoint.backfill).unwrap_or_default(),
-        metrics: metrics.clone(),
+        metrics,
     });
-    let mut driver = driver(pipeline, graph, metrics)?;
     let claims: Vec<(Assignment, StateUnit)> = units.iter().map(|one| (one.assignment, one.unit.clone())).collect();
     let wanted = Wanted { sinks: sink_names(pipeline), operators: Vec::new() };
     let num_partitions = |unit: &StateUnit| {
@@ -106,11 +107,15 @@ pub(crate) fn publish(
 }
 
 /// A driver that only holds the state: its sinks are where nothing goes.
-fn driver(pipeline: &Pipeline, graph: Graph, metrics: WorkerMetrics) -> Result<Driver> {
+fn driver(pipeline: &Pipeline, graph: Graph, checkpoints: &Checkpoints, metrics: WorkerMetrics) -> Result<Driver> {
+    let decoder = |source: &Source| match &source.internal {
+        None => Decoder::new(source, Box::new(NoChecks)),
+        Some(internal) => Decoder::of_internal(source, internal, stamp(internal, Some(checkpoints))?),
+    };
     let lane = |source: &Source| -> Result<SourceLane> {
         Ok(SourceLane {
             name: source.name.clone(),
-            decoder: Decoder::new(source, Box::new(NoChecks))?,
+            decoder: decoder(source)?,
             rejection_rate: None,
             key_check: None,
             max_record_bytes: source.max_record_bytes,

@@ -9,12 +9,14 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpointer::{Checkpointer, CheckpointerParts};
+use super::drift::{DriftBoard, drift_settings};
 use super::driver::{Driver, SinkLane, SourceLane};
 use super::following::Following;
+use super::labels::{self, LabelBoard};
 use super::limits::StateLimit;
 use super::log_checks::LogCheck;
 use super::models::{ModelSet, Offers, WorkerModels};
-use super::repartition::staged;
+use super::repartition::{feeding_windows, staged};
 use super::stages::{self, stamp};
 use super::starting::{self, Started};
 use super::trigger::Trigger;
@@ -24,6 +26,7 @@ use crate::checkpoint::{CheckpointSettings, Checkpoints, RetryPolicy, Stores};
 use crate::decode::{Decoder, RejectionRate};
 use crate::error::{Error, Result};
 use crate::model::follow::Follower;
+use crate::model::profile::ReferenceProfile;
 use crate::model::{self, Library};
 use crate::observe::latency::Latency;
 use crate::observe::metrics::{SourceMetrics, WorkerMetrics};
@@ -32,7 +35,7 @@ use crate::pipeline::settings::{
     DEAD_LETTER_NAME, DataLossPolicy, InternalTopic, Pipeline, SinkConnector, Source as SourceSettings,
     SourceConnector, Until,
 };
-use crate::plan::{self, Graph, Plan};
+use crate::plan::{self, Functions, Graph, Plan};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::kafka::KafkaSink;
@@ -64,6 +67,10 @@ pub(crate) struct Shared {
     offers: Offers,
     numbers: AssignmentNumbers,
     limit: StateLimit,
+    /// What is counted of the served values.
+    pub(crate) drift: Option<Arc<DriftBoard>>,
+    /// Where labels meet what was served.
+    pub(crate) labels: Option<Arc<LabelBoard>>,
     io: Handle,
     env: BTreeMap<String, String>,
 }
@@ -81,8 +88,10 @@ impl Shared {
             let env = env.clone();
             move |name| env.get(name).cloned()
         });
-        let (mut started, pipeline, plan) = planned(pipeline, env, &stores, io)?;
+        let (mut started, drift, pipeline, plan) = planned(pipeline, env, &stores, io)?;
         positions::check(&pipeline, &plan)?;
+        labels::check_sinks(&pipeline, &plan)?;
+        let labels = pipeline.labels.as_ref().map(|labels| Arc::new(LabelBoard::new(labels)));
         let checkpoints = open_checkpoints(&pipeline, &stores, env, io)?;
         stages::prepare(&pipeline, checkpoints.as_ref(), io)?;
         if let Some(checkpoints) = &checkpoints {
@@ -94,7 +103,8 @@ impl Shared {
         let numbers = AssignmentNumbers::default();
         let limit = StateLimit::new(pipeline.run.max_state_bytes, pipeline.run.workers);
         let (io, env) = (io.clone(), env.clone());
-        let shared = Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, io, env };
+        let shared =
+            Shared { pipeline, plan, stores, checkpoints, models, offers, numbers, limit, drift, labels, io, env };
         Ok((shared, followers))
     }
 
@@ -111,6 +121,7 @@ impl Shared {
             folder: self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder().clone()),
             status: status.clone(),
             io: self.io.clone(),
+            drift: self.drift.clone(),
         }
     }
 
@@ -120,7 +131,8 @@ impl Shared {
         let graph = match models.names().next() {
             None => self.plan.instantiate()?,
             Some(_) => {
-                let plan = Plan::compile(&self.pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
+                let plan =
+                    Plan::compile(&self.pipeline, &observed(&models, self.drift.as_ref())).map_err(plan::refused)?;
                 plan.instantiate()?
             }
         };
@@ -137,14 +149,15 @@ fn planned(
     env: &BTreeMap<String, String>,
     stores: &Stores,
     io: &Handle,
-) -> Result<(Started, Pipeline, Plan)> {
+) -> Result<(Started, Option<Arc<DriftBoard>>, Pipeline, Plan)> {
     let library = Library::open(pipeline, env)?;
     let folder = pipeline.checkpoint.as_ref().map(|checkpoint| stores.open(&checkpoint.path)).transpose()?;
-    let plan = |started: Started| {
-        let functions = functions::loaded(&started.models);
+    let plan = |mut started: Started| {
+        let drift = drift_board(pipeline, std::mem::take(&mut started.profiles));
+        let functions = observed(&started.models, drift.as_ref());
         let pipeline = staged(pipeline, &functions).map_err(plan::refused)?;
         let plan = Plan::compile(&pipeline, &functions).map_err(plan::refused)?;
-        Ok((started, pipeline, plan))
+        Ok((started, drift, pipeline, plan))
     };
     let started = io.block_on(starting::start(pipeline, &library, folder.as_ref(), None))?;
     let has_read = started.has_read();
@@ -157,10 +170,59 @@ fn planned(
     })
 }
 
-/// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
-pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+/// Counts what the models of a pipeline serve, where they have reference profiles.
+fn drift_board(pipeline: &Pipeline, profiles: Vec<(String, ReferenceProfile)>) -> Option<Arc<DriftBoard>> {
+    if !pipeline.drift.is_enabled || pipeline.models.is_empty() {
+        return None;
+    }
+    let board = DriftBoard::new(drift_settings(&pipeline.drift));
+    for (sha256, profile) in profiles {
+        board.set_reference(&sha256, profile);
+    }
+    Some(Arc::new(board))
+}
+
+/// The functions over `models`, with what looks at their calls.
+fn observed(models: &Arc<Models>, board: Option<&Arc<DriftBoard>>) -> Functions {
+    Functions { observer: board.map(|board| board.observer(models)), ..functions::loaded(models) }
+}
+
+/// As [`compile`], with every scored row shown to the board that is made for the loaded models.
+pub(crate) fn compile_observed(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+    board: impl FnOnce(&Models) -> Result<Arc<DriftBoard>>,
+) -> Result<(Plan, Arc<Models>)> {
     let library = Library::open(pipeline, env)?;
     let models = Arc::new(io.block_on(model::load(&library, &pipeline.models))?);
+    let board = board(&models)?;
+    let plan = Plan::compile(pipeline, &observed(&models, Some(&board))).map_err(plan::refused)?;
+    positions::check(pipeline, &plan)?;
+    Ok((plan, models))
+}
+
+/// Loads a pipeline's models and compiles its plan as it stands: repartitioned tables are the sources and views themselves.
+pub fn compile(pipeline: &Pipeline, env: &BTreeMap<String, String>, io: &Handle) -> Result<(Plan, Arc<Models>)> {
+    compile_beside(pipeline, env, io, None)
+}
+
+/// The same; with checkpoints, models that cannot be had where they come from are those that served last beside them.
+pub(crate) fn compile_beside(
+    pipeline: &Pipeline,
+    env: &BTreeMap<String, String>,
+    io: &Handle,
+    checkpoints: Option<&str>,
+) -> Result<(Plan, Arc<Models>)> {
+    let library = Library::open(pipeline, env)?;
+    let models = match checkpoints {
+        None => Arc::new(io.block_on(model::load(&library, &pipeline.models))?),
+        Some(uri) => {
+            let env = env.clone();
+            let folder = Stores::new(move |name| env.get(name).cloned()).open(uri)?;
+            io.block_on(starting::start(pipeline, &library, Some(&folder), None))?.models
+        }
+    };
     let plan = Plan::compile(pipeline, &functions::loaded(&models)).map_err(plan::refused)?;
     positions::check(pipeline, &plan)?;
     Ok((plan, models))
@@ -243,8 +305,7 @@ pub(crate) fn worker(
 /// A worker's sources, each with what the driver needs of it.
 fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Vec<SourceLane>)> {
     let pipeline = &shared.pipeline;
-    let operators = shared.plan.operators();
-    let has_windows = |source: usize| operators.iter().any(|operator| operator.source == source);
+    let feeds_windows = feeding_windows(pipeline, &shared.plan);
     let membership = membership(pipeline)?;
     let mut feeds = Vec::new();
     let mut lanes = Vec::new();
@@ -271,7 +332,7 @@ fn inputs(shared: &Shared, index: usize, waker: &Waker) -> Result<(Vec<Feed>, Ve
                 SourceConnector::Files(_) | SourceConnector::Generator(_) => DataLossPolicy::Fail,
             },
             upstream,
-            log_check: has_windows(number).then(|| LogCheck::new(source)).flatten(),
+            log_check: feeds_windows.contains(&number).then(|| LogCheck::new(source)).flatten(),
         });
         lanes.push(SourceLane {
             name: source.name.clone(),
@@ -436,6 +497,10 @@ fn open_sink(
         }
         (SinkConnector::Internal(internal), _) => {
             Ok(Box::new(KafkaSink::open_internal(internal, stamp(internal, shared.checkpoints.as_ref())?, timeout)?))
+        }
+        (SinkConnector::Labels(side), _) => {
+            let board = shared.labels.as_ref().ok_or_else(|| Error::internal("a sink of labels without labels"))?;
+            Ok(board.sink(*side))
         }
         (SinkConnector::Console, _) => Ok(Box::new(ConsoleSink::stdout())),
     }

@@ -7,6 +7,7 @@ use tidemill_udfs::functions::{LoadedModel, Models};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::drift::DriftBoard;
 use super::models::Offers;
 use super::starting::{keep, serving_status};
 use super::{clock, tasks};
@@ -29,6 +30,8 @@ pub(crate) struct Following {
     pub(crate) folder: Option<Folder>,
     pub(crate) status: StatusBoard,
     pub(crate) io: Handle,
+    /// Compares what is served with what the models were trained on.
+    pub(crate) drift: Option<Arc<DriftBoard>>,
 }
 
 /// Follows one place until `stop`.
@@ -71,7 +74,12 @@ impl One {
     /// One look and what follows from it; how long to wait for the next.
     async fn step(&mut self) -> std::time::Duration {
         let is_well = match self.follower.look().await {
-            Ok(Look::Known) => self.is_well(),
+            Ok(Look::Known) => {
+                if !self.follower.has_refused() {
+                    self.change(|status| status.refused = None);
+                }
+                self.is_well()
+            }
             Ok(Look::Absent) => self.absent().await,
             Ok(Look::New(found)) => self.found(&found).await,
             Err(error) => self.fails(&error),
@@ -83,6 +91,9 @@ impl One {
         match self.prepare(found).await {
             Ok(candidate) => {
                 self.follower.serves(found);
+                if let (Some(board), Some(profile)) = (&self.following.drift, candidate.profile) {
+                    board.set_reference(&candidate.model.sha256, profile);
+                }
                 if self.serving.as_deref().is_none_or(|serving| differ(serving, &candidate.model)) {
                     self.hand_over(Some(candidate.model));
                 }

@@ -11,10 +11,10 @@ use datafusion::common::not_impl_err;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use tidemill_udfs::functions::{Models, check_call, functions};
+use tidemill_udfs::functions::{EXPLAIN_SCORE, Models, check_call, functions};
 
-use super::positions;
 use super::repartition::staged;
+use super::{labels, positions};
 use crate::error::Error;
 use crate::model::{self, Unread, places};
 use crate::pipeline::settings::Pipeline;
@@ -22,12 +22,12 @@ use crate::plan::{self, Call, CallCheck, Functions, Plan, PlanProblem, Refusal};
 
 /// Functions that are evaluated once per row, however often their value is used.
 fn once() -> Vec<String> {
-    vec!["score".to_owned()]
+    vec!["score".to_owned(), EXPLAIN_SCORE.to_owned()]
 }
 
 /// Functions that no row can make fail: their models were read, and their arguments made numbers, before.
 fn infallible() -> Vec<String> {
-    ["score", "threshold", "model_version", "model_run_id"].map(str::to_owned).to_vec()
+    ["score", EXPLAIN_SCORE, "threshold", "model_version", "model_run_id"].map(str::to_owned).to_vec()
 }
 
 /// The functions over loaded models.
@@ -37,6 +37,7 @@ pub(crate) fn loaded(models: &Arc<Models>) -> Functions {
         once: once(),
         infallible: infallible(),
         check_call: Some(Arc::new(LoadedCalls(Arc::clone(models)))),
+        observer: None,
     }
 }
 
@@ -51,16 +52,16 @@ pub(crate) fn plan_unread(
     unread: &[String],
     check_call: &Arc<dyn CallCheck>,
 ) -> Result<Plan, Error> {
-    plan_of_signatures(models, unread, check_call, |functions| Plan::compile(pipeline, functions))
+    with_signatures(models, unread, check_call, |functions| Plan::compile(pipeline, functions))
 }
 
-fn plan_of_signatures(
+fn with_signatures<T>(
     models: &Arc<Models>,
     unread: &[String],
     check_call: &Arc<dyn CallCheck>,
-    plan: impl Fn(&Functions) -> Result<Plan, Vec<PlanProblem>>,
-) -> Result<Plan, Error> {
-    let compile = |lists: u32| -> Result<Plan, Vec<PlanProblem>> {
+    plan: impl Fn(&Functions) -> Result<T, Vec<PlanProblem>>,
+) -> Result<T, Error> {
+    let compile = |lists: u32| -> Result<T, Vec<PlanProblem>> {
         let assumed = unread.iter().enumerate().map(|(index, name)| (name.clone(), lists >> index & 1 == 1)).collect();
         plan(&signatures(models, assumed, check_call))
     };
@@ -77,11 +78,17 @@ fn signatures(models: &Arc<Models>, assumed: BTreeMap<String, bool>, check_call:
         let signature = Signature::exact(vec![DataType::Utf8], Volatility::Volatile);
         Arc::new(ScalarUDF::new_from_impl(Unloaded { name, signature, returns }))
     };
-    let score = functions(models).into_iter().filter(|function| function.name() == "score");
-    let score =
-        score.map(|loaded| Arc::new(ScalarUDF::new_from_impl(UnloadedScore { loaded, assumed: assumed.clone() })));
+    let item = |name: &str| match name {
+        "score" => Some(DataType::Float64),
+        EXPLAIN_SCORE => Some(DataType::Utf8),
+        _ => None,
+    };
+    let of_scores = functions(models).into_iter().filter_map(|loaded| {
+        let (item, assumed) = (item(loaded.name())?, assumed.clone());
+        Some(Arc::new(ScalarUDF::new_from_impl(UnloadedScore { loaded, item, assumed })))
+    });
     Functions {
-        scalar: score
+        scalar: of_scores
             .chain([
                 of_name("threshold", DataType::Float64),
                 of_name("model_version", DataType::Utf8),
@@ -91,6 +98,7 @@ fn signatures(models: &Arc<Models>, assumed: BTreeMap<String, bool>, check_call:
         once: once(),
         infallible: infallible(),
         check_call: Some(Arc::clone(check_call)),
+        observer: None,
     }
 }
 
@@ -105,7 +113,7 @@ impl CallCheck for LoadedCalls {
         let names: Vec<&str> = call.arguments[1..].iter().map(|argument| argument.name.as_str()).collect();
         check_call(&slot.current().model, &names).map_err(|error| {
             Refusal::new(
-                format!("score('{model}', ...)"),
+                format!("{}('{model}', ...)", call.function),
                 error.to_string(),
                 "give the model's features as columns of the same names, in its order; rename a column in the view before with AS",
             )
@@ -176,10 +184,12 @@ impl ScalarUDFImpl for Unloaded {
     }
 }
 
-/// `score` over the models that were read; of the others it is assumed whether they give a number or a list of them.
+/// `score`, or the reasons of one, over the models that were read; of the others it is assumed whether they give one value or a
+/// list of them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct UnloadedScore {
     loaded: ScalarUDF,
+    item: DataType,
     assumed: BTreeMap<String, bool>,
 }
 
@@ -204,15 +214,15 @@ impl ScalarUDFImpl for UnloadedScore {
         let name = arguments.scalar_arguments.first().copied().flatten().and_then(|name| name.try_as_str().flatten());
         let returns = match name.and_then(|name| self.assumed.get(name)) {
             None => return self.loaded.return_field_from_args(arguments),
-            Some(false) => DataType::Float64,
+            Some(false) => self.item.clone(),
             // How many classes there are makes no difference to a plan.
-            Some(true) => DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float64, false)), 2),
+            Some(true) => DataType::FixedSizeList(Arc::new(Field::new("item", self.item.clone(), false)), 2),
         };
-        Ok(Arc::new(Field::new("score", returns, false)))
+        Ok(Arc::new(Field::new(self.name(), returns, false)))
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        not_impl_err!("score was planned without its models")
+        not_impl_err!("{} was planned without its models", self.name())
     }
 }
 
@@ -231,10 +241,11 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
     let models = Arc::new(models);
     let names: Vec<String> = unread.iter().map(|unread| unread.model.clone()).collect();
     let check_call: Arc<dyn CallCheck> = Arc::new(LocalCalls { models: Arc::clone(&models), unread: names.clone() });
-    let plan = plan_of_signatures(&models, &names, &check_call, |functions| {
+    let plan = with_signatures(&models, &names, &check_call, |functions| {
         Plan::compile(&staged(pipeline, functions)?, functions)
     })?;
     positions::check(pipeline, &plan)?;
+    labels::check_sinks(&labels::with_label_sinks(pipeline), &plan)?;
     Ok(UnloadedPlan { plan, unread })
 }
 
@@ -243,4 +254,10 @@ pub fn plan_unloaded(pipeline: &Pipeline) -> Result<UnloadedPlan, Error> {
 pub(crate) fn plan_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Plan, Error> {
     let names: Vec<String> = places(&pipeline.models).into_iter().map(|place| place.slot).collect();
     plan_unread(pipeline, &Arc::default(), &names, check_call)
+}
+
+/// A pipeline in stages, as a run has it, without reading its models.
+pub(crate) fn staged_untrained(pipeline: &Pipeline, check_call: &Arc<dyn CallCheck>) -> Result<Pipeline, Error> {
+    let names: Vec<String> = pipeline.models.iter().map(|model| model.name.clone()).collect();
+    with_signatures(&Arc::default(), &names, check_call, |functions| staged(pipeline, functions))
 }

@@ -254,13 +254,14 @@ impl WorkerModels {
 
     /// Runs an epoch, as several where records of another time are among them.
     pub(crate) fn run_epoch(&mut self, driver: &mut Driver, blocks: Vec<(usize, Block)>) -> Result<()> {
+        let is_new = !driver.units.is_catching_up();
         if self.past.is_empty() {
-            return driver.run_epoch(blocks).map(|()| self.note_agreement(driver));
+            return driver.run_epoch(blocks).map(|()| self.note_agreement(is_new));
         }
         for (set, blocks) in self.parts(blocks) {
             set.apply(&self.models)?;
             driver.run_epoch(blocks)?;
-            self.note_agreement(driver);
+            self.note_agreement(is_new);
         }
         let processed: BTreeMap<Assignment, Offset> =
             driver.units.iter().map(|(assignment, held)| (assignment, held.processed)).collect();
@@ -271,10 +272,10 @@ impl WorkerModels {
     }
 
     /// Hands on how champions and challengers agreed. Of an epoch with records that were counted before a restart nothing is.
-    fn note_agreement(&self, driver: &Driver) {
+    fn note_agreement(&self, is_new: bool) {
         for (slot, metrics) in &self.agreement {
             let agreement = slot.take_agreement();
-            if agreement.rows() > 0 && !driver.units.is_catching_up() {
+            if is_new && agreement.rows() > 0 {
                 metrics.add(&agreement);
             }
         }

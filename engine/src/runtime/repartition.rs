@@ -9,13 +9,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use arrow::datatypes::SchemaRef;
 
+use super::labels::with_label_sinks;
 use crate::decode::internal::{can_be_key, unsupported};
 use crate::decode::table_schema;
 use crate::pipeline::settings::{
     DataLossPolicy, InternalTopic, KafkaConnection, KafkaSource, Pipeline, Place, Repartition, Sink, SinkConnector,
     Source, SourceConnector, SqlText, StartPosition, Until, View,
 };
-use crate::plan::{Functions, Outline, PlanProblem, choices, outline};
+use crate::plan::{Functions, Outline, Plan, PlanProblem, choices, outline};
 
 /// Names of the parts that a repartition adds: no source, view or sink of a file can have a point in its name.
 const OUTER: &str = ".outer";
@@ -27,8 +28,28 @@ const RECORD_BYTES_FACTOR: usize = 4;
 
 type Problems = Vec<PlanProblem>;
 
+/// The name that the pipeline file has for a source of a pipeline in stages.
+pub(crate) fn table_name(source: &Source) -> &str {
+    source.name.strip_suffix(OUTER).unwrap_or(&source.name)
+}
+
+/// The sources of a pipeline in stages, by their places, whose rows windows see: as they are, or behind internal topics.
+pub(crate) fn feeding_windows(staged: &Pipeline, plan: &Plan) -> BTreeSet<usize> {
+    let mut feeding: BTreeSet<usize> = plan.operators().iter().map(|operator| operator.source).collect();
+    // What writes an internal topic stands before the source that reads it.
+    for (place, source) in staged.sources.iter().enumerate().rev() {
+        if let (Some(internal), true) = (&source.internal, feeding.contains(&place)) {
+            let is_upstream = |source: &Source| internal.upstream.contains(&source.name);
+            feeding
+                .extend(staged.sources.iter().enumerate().filter(|(_, one)| is_upstream(one)).map(|(place, _)| place));
+        }
+    }
+    feeding
+}
+
 /// `pipeline` in stages: as it is when nothing in it is repartitioned.
 pub(crate) fn staged(pipeline: &Pipeline, functions: &Functions) -> Result<Pipeline, Problems> {
+    let pipeline = &with_label_sinks(pipeline);
     let mut stages =
         Stages { pipeline: Pipeline { sources: Vec::new(), views: Vec::new(), ..pipeline.clone() }, sinks: Vec::new() };
     for source in &pipeline.sources {

@@ -358,3 +358,21 @@ http: {{ listen: \"off\" }}
 fn kafka_of(pipeline: &Pipeline) -> &KafkaSource {
     kafka(&pipeline.sources[0]).unwrap()
 }
+
+#[test]
+fn windows_behind_topics_of_the_pipeline_rest_on_the_topics_before_them_too() {
+    let windows = "  sold:
+    sql: SELECT id, merchant, amount, ts FROM cards
+    repartition: { by: [merchant], topic: cards_by_merchant }
+  large: >-
+    SELECT id, count(*) OVER (PARTITION BY merchant ORDER BY ts RANGE BETWEEN INTERVAL '1 day' PRECEDING AND CURRENT ROW) AS num
+    FROM sold";
+    let feeding = |views: &str| {
+        let staged = stages(views).unwrap();
+        let plan = Plan::compile(&staged, &Functions::default()).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let names = feeding_windows(&staged, &plan).into_iter().map(|place| staged.sources[place].name.clone());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(feeding(windows), ["cards.outer", "cards", "sold"]);
+    assert_eq!(feeding(LARGE), [""; 0]);
+}

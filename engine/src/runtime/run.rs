@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::build::{self, Shared};
+use super::drift::Watch;
 use super::worker::panicked;
 use super::{clock, following, tasks};
 use crate::error::{Error, Result};
@@ -138,9 +139,13 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
     let stop = CancellationToken::new();
     let latency = Latency::default();
     let mut background = vec![tasks::spawn(io.handle(), http::upkeep(recorder.clone(), stop.child_token()))];
+    let watch = Watch { drift: shared.drift.clone(), labels: shared.labels.clone() };
+    background.push(tasks::spawn(io.handle(), watch.clone().report_until(status.clone(), stop.child_token())));
     let mut address = None;
     if let Some(listen) = pipeline.http {
-        let serving = http::serve(listen, status.clone(), recorder, latency.clone(), stop.child_token());
+        let delays = shared.labels.as_ref().map(|labels| labels.delays.clone()).unwrap_or_default();
+        let pages = http::Pages { latency: latency.clone(), delays };
+        let serving = http::serve(listen, status.clone(), recorder, pages, stop.child_token());
         let (bound, serving) = io.block_on(serving)?;
         tracing::info!(address = %bound, "serving /metrics, /healthz, /readyz and /status");
         address = Some(bound);
@@ -170,6 +175,8 @@ pub fn start(pipeline: &Pipeline, env: &BTreeMap<String, String>) -> Result<RunH
         wakers: wakers.clone(),
         background,
         io,
+        status: status.clone(),
+        watch,
         shared: Arc::new(shared),
     };
     let supervisor = tasks::spawn_thread("tidemill-supervisor", move || supervisor.run())?;
@@ -185,6 +192,8 @@ struct Supervisor {
     /// What runs beside the workers: the HTTP server, the upkeep of metrics.
     background: Vec<tokio::task::JoinHandle<()>>,
     io: Runtime,
+    status: StatusBoard,
+    watch: Watch,
     shared: Arc<Shared>,
 }
 
@@ -216,6 +225,7 @@ impl Supervisor {
         self.stop.cancel();
         let ended = futures::future::join_all(self.background.drain(..));
         drop(self.io.block_on(async { tokio::time::timeout(Duration::from_secs(1), ended).await }));
+        self.watch.report(&self.status);
         drop(self.shared);
         self.io.shutdown_timeout(Duration::from_secs(5));
         verdict

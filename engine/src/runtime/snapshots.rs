@@ -23,7 +23,7 @@ use crate::plan::Graph;
 use crate::types::{Assignment, Generation, Offset, SeenPositions, StateUnit, Watermark};
 
 /// What one turn of the worker may spend on pieces, at most.
-const TURN_BUDGET: Duration = Duration::from_millis(5);
+const TURN_BUDGET: Duration = Duration::from_micros(3500);
 /// Time that one piece should take: a turn is over its budget by one piece at most.
 const PIECE_TARGET: Duration = Duration::from_micros(1500);
 /// Rows of a piece: at the start, and the limits between which they follow [`PIECE_TARGET`].

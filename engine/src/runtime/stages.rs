@@ -25,6 +25,15 @@ pub(crate) fn prepare(pipeline: &Pipeline, checkpoints: Option<&Checkpoints>, io
     Ok(())
 }
 
+/// Makes the internal topics of `pipeline` that are not there.
+pub(crate) fn make_topics(pipeline: &Pipeline) -> Result<()> {
+    for internal in pipeline.sources.iter().filter_map(|source| source.internal.as_ref()) {
+        ensure_internal_topic(internal, pipeline.run.stop_timeout)
+            .map_err(|error| error.context(format!("internal topic {}", internal.topic)))?;
+    }
+    Ok(())
+}
+
 /// What tells the rows of an internal topic from everything else that may be in it.
 pub(crate) fn stamp(internal: &InternalTopic, checkpoints: Option<&Checkpoints>) -> Result<Stamp> {
     let checkpoints = checkpoints.ok_or_else(|| {

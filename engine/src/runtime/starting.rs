@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::candidate::examine;
 use crate::model::follow::Follower;
 use crate::model::library::{Found, Identity};
+use crate::model::profile::ReferenceProfile;
 use crate::model::{self, Candidate, Library, Place, places};
 use crate::observe::status::{ModelStatus, RefusedModel};
 use crate::pipeline::settings::Pipeline;
@@ -29,6 +30,8 @@ pub(crate) struct Started {
     read: Vec<(Place, Candidate)>,
     pub(crate) statuses: Vec<ModelStatus>,
     pub(crate) followers: Vec<Follower>,
+    /// What the models were trained on, by the hashes of their files. Not of one that is kept beside the checkpoints.
+    pub(crate) profiles: Vec<(String, ReferenceProfile)>,
 }
 
 /// What is there for one place.
@@ -49,7 +52,13 @@ pub(crate) async fn start(
     folder: Option<&Folder>,
     refused: Option<&Error>,
 ) -> Result<Started> {
-    let mut started = Started { models: Arc::default(), read: Vec::new(), statuses: Vec::new(), followers: Vec::new() };
+    let mut started = Started {
+        models: Arc::default(),
+        read: Vec::new(),
+        statuses: Vec::new(),
+        followers: Vec::new(),
+        profiles: Vec::new(),
+    };
     let mut models = Models::new();
     for place in places(&pipeline.models) {
         let mut opening = open(library, &place, folder, refused).await.map_err(|error| place.context(error))?;
@@ -64,7 +73,10 @@ pub(crate) async fn start(
         let Opening { model, serving, refused, .. } = opening;
         let refused = refused.map(|(identity, _)| identity);
         started.followers.extend(Follower::new(library, &place, serving, refused));
-        started.read.extend(model.and_then(|(_, read)| read).map(|candidate| (place, candidate)));
+        let read = model.and_then(|(_, read)| read);
+        let profile = read.as_ref().and_then(|read| Some((read.model.sha256.clone(), read.profile.clone()?)));
+        started.profiles.extend(profile);
+        started.read.extend(read.map(|candidate| (place, candidate)));
     }
     started.models = Arc::new(models);
     Ok(started)

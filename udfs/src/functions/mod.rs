@@ -1,11 +1,13 @@
-//! SQL functions over models: `score('fraud', f1, f2, ...)`, `threshold('fraud')`, `model_version('fraud')` and
-//! `model_run_id('fraud')`. Of a challenger that is not there (`score('fraud@challenger', ...)`) all of them are null.
+//! SQL functions over models: `score('fraud', f1, f2, ...)`, `explain_score('fraud')`, `threshold('fraud')`,
+//! `model_version('fraud')` and `model_run_id('fraud')`. Of a challenger that is not there (`score('fraud@challenger', ...)`) all of
+//! them are null.
 //!
 //! They know models by name, through a registry, so that a model can be replaced while the plan stays. All are volatile:
 //! DataFusion evaluates functions of constants when it plans, stable ones too, and a threshold in a plan would outlive its model.
 
 mod agreement;
 mod call;
+mod explain;
 mod models;
 mod score;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImp
 
 pub use agreement::{Agreement, DIFFERENCE_BOUNDS};
 pub use call::{CallError, WrongArgument, check_call};
+pub use explain::{EXPLAIN_SCORE, REASONS, explain_arrays};
 pub use models::{
     CHALLENGER_SUFFIX, ChallengerError, LoadedModel, ModelSlot, Models, SwapError, UnknownModel, challenger_name,
 };
@@ -30,6 +33,7 @@ pub fn functions(models: &Arc<Models>) -> Vec<ScalarUDF> {
     let registry = Registry(Arc::clone(models));
     vec![
         ScalarUDF::new_from_impl(score::Score::new(registry.clone())),
+        ScalarUDF::new_from_impl(explain::ExplainScore::new(registry.clone())),
         ScalarUDF::new_from_impl(Property::new("threshold", DataType::Float64, registry.clone(), |model| {
             ScalarValue::Float64(Some(model.threshold))
         })),

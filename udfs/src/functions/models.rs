@@ -7,6 +7,7 @@
 //! of its champion, so that one call of `score` can hold the two against each other.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::ArrayRef;
@@ -44,6 +45,8 @@ pub struct ModelSlot {
     standing: RwLock<Standing>,
     /// Whether it may be empty: a challenger's.
     is_optional: bool,
+    /// Whether SQL asks for reasons: then so must every successor be able to give them.
+    is_explained: AtomicBool,
     challenger: OnceLock<Arc<ModelSlot>>,
     /// How champion and challenger agreed since this was last taken.
     agreement: Mutex<Agreement>,
@@ -75,6 +78,8 @@ pub enum SwapError {
     Features { version: String, expected: String, found: String },
     #[error("model version {version} gives {found} scores a row, the running one {expected}; start the pipeline again")]
     Outputs { version: String, expected: usize, found: usize },
+    #[error("model version {version} gives no reasons, which the pipeline's explain_score asks for: {reason}")]
+    Unexplained { version: String, reason: String },
 }
 
 impl ModelSlot {
@@ -86,6 +91,7 @@ impl ModelSlot {
         Self {
             standing: RwLock::new(standing),
             is_optional,
+            is_explained: AtomicBool::new(false),
             challenger: OnceLock::new(),
             agreement: Mutex::default(),
             last: Mutex::default(),
@@ -119,6 +125,11 @@ impl ModelSlot {
         self.challenger.get()
     }
 
+    /// From now on, only models whose scores can be explained may take the place of the current one.
+    pub(super) fn keep_explained(&self) {
+        self.is_explained.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a model can take the current one's place: the SQL of the running pipeline was checked against its features.
     pub fn check(&self, successor: &LoadedModel) -> Result<(), SwapError> {
         let current = self.current();
@@ -136,6 +147,10 @@ impl ModelSlot {
                 expected: old.num_outputs(),
                 found: new.num_outputs(),
             });
+        }
+        if let (true, Err(reason)) = (self.is_explained.load(Ordering::Relaxed), new.explainer()) {
+            let reason = reason.to_string();
+            return Err(SwapError::Unexplained { version: successor.version.clone(), reason });
         }
         Ok(())
     }

@@ -298,6 +298,98 @@ fn a_successor_with_other_features_or_outputs_is_refused() {
     assert_eq!(slot.current().version, "7");
 }
 
+/// Plans a call of `explain_score` whose second argument is a constant.
+fn plan_with_number(function: &ScalarUDF, name: &str, number: i64, features: usize) -> Result<FieldRef> {
+    let types: Vec<DataType> =
+        [DataType::Utf8, DataType::Int64].into_iter().chain(vec![DataType::Float64; features]).collect();
+    let fields: Vec<FieldRef> = function
+        .coerce_types(&types)?
+        .into_iter()
+        .map(|to| Arc::new(Field::new("argument", to, true)) as FieldRef)
+        .collect();
+    let (name, number) = (ScalarValue::from(name), ScalarValue::Int64(Some(number)));
+    let mut scalars = vec![None; fields.len()];
+    (scalars[0], scalars[1]) = (Some(&name), Some(&number));
+    function.return_field_from_args(ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars })
+}
+
+#[test]
+fn wrong_calls_for_reasons_are_refused_when_planned() {
+    let models = models();
+    let explain = function(&models, EXPLAIN_SCORE);
+    let doubles = |num: usize| vec![DataType::Float64; num];
+    assert_eq!(*plan(&explain, "fraud", &doubles(4)).unwrap().data_type(), DataType::Utf8);
+    assert!(plan(&explain, "fraud", &[DataType::Int32, DataType::Int32, DataType::Boolean, DataType::Null]).is_ok());
+    assert!(plan(&explain, "fraud", &[]).is_ok(), "the planner gives it the features of the score");
+    assert!(
+        matches!(plan(&explain, "kinds", &doubles(4)).unwrap().data_type(), DataType::FixedSizeList(item, 3) if *item.data_type() == DataType::Utf8)
+    );
+    assert_plan_refused(
+        plan(&explain, "fraud", &doubles(3)),
+        &["4 features", "f0, f1, f2, f3", "none of them", "found 3"],
+    );
+    assert_plan_refused(plan(&explain, "fraud", &[DataType::Utf8]), &["argument 2 of explain_score", "Utf8"]);
+    assert_plan_refused(plan(&explain, "frauds", &[]), &["'frauds'", "did you mean 'fraud'"]);
+    assert!(explain.coerce_types(&[]).unwrap_err().to_string().contains("no argument"));
+    assert!(plan_with_number(&explain, "fraud", 3, 4).is_ok());
+    assert!(plan_with_number(&explain, "fraud", 4, 0).is_ok());
+    for number in [0, -1, 5] {
+        assert_plan_refused(plan_with_number(&explain, "fraud", number, 4), &["number of reasons", "1 to 4"]);
+    }
+    assert_plan_refused(plan_with_number(&explain, "fraud", 2, 3), &["4 features", "found 3"]);
+}
+
+#[test]
+fn reasons_come_through_the_function_as_from_the_arrays() {
+    let models = models();
+    let explain = function(&models, EXPLAIN_SCORE);
+    let (features, model) = (features(), Model::parse(BINARY).unwrap());
+    let args = || std::iter::once(name_value("fraud")).chain(features.iter().cloned().map(ColumnarValue::Array));
+    let found = call(&explain, args().collect(), 20).into_array(20).unwrap();
+    assert_eq!(&found, &explain_arrays(&model, &features, 20, REASONS).unwrap());
+
+    let mut args: Vec<ColumnarValue> = args().collect();
+    args.insert(1, ColumnarValue::Scalar(ScalarValue::Int64(Some(2))));
+    let args = ScalarFunctionArgs {
+        arg_fields: args
+            .iter()
+            .map(|arg| Arc::new(Field::new("argument", arg.data_type(), true)) as FieldRef)
+            .collect(),
+        args,
+        number_rows: 20,
+        return_field: plan_with_number(&explain, "fraud", 2, 4).unwrap(),
+        config_options: Arc::new(ConfigOptions::default()),
+    };
+    let two = explain.invoke_with_args(args).unwrap().into_array(20).unwrap();
+    assert_eq!(&two, &explain_arrays(&model, &features, 20, 2).unwrap());
+    assert!(two != found);
+    let nothing = ScalarFunctionArgs {
+        args: vec![name_value("fraud")],
+        arg_fields: vec![Arc::new(Field::new("argument", DataType::Utf8, true))],
+        number_rows: 1,
+        return_field: plan(&explain, "fraud", &[]).unwrap(),
+        config_options: Arc::new(ConfigOptions::default()),
+    };
+    assert!(explain.invoke_with_args(nothing).unwrap_err().to_string().contains("4 features, found 0"));
+}
+
+#[test]
+fn a_successor_without_reasons_is_refused_where_sql_asks_for_them() {
+    let line = BINARY.lines().find(|line| line.starts_with("leaf_count=")).unwrap();
+    let sizes = BINARY.lines().find(|line| line.starts_with("tree_sizes=")).unwrap();
+    let without = BINARY.replacen(&format!("{sizes}\n"), "", 1).replacen(&format!("{line}\n"), "", 1);
+    let models = models();
+    let slot = models.slot("fraud").unwrap();
+    slot.swap(Arc::new(loaded(&without, "8", 0.5))).unwrap();
+    let explain = function(&models, EXPLAIN_SCORE);
+    assert_plan_refused(plan(&explain, "fraud", &[]), &["cannot be explained", "leaf_count"]);
+    slot.swap(Arc::new(loaded(BINARY, "9", 0.5))).unwrap();
+    plan(&explain, "fraud", &[]).unwrap();
+    let error = slot.swap(Arc::new(loaded(&without, "10", 0.5))).unwrap_err().to_string();
+    assert!(error.contains("version 10") && error.contains("leaf_count"), "{error}");
+    assert_eq!(slot.current().version, "9");
+}
+
 /// DataFusion's simplifier evaluates immutable and stable functions of constants while planning; a threshold in a plan would
 /// outlive its model.
 #[test]

@@ -13,6 +13,12 @@ pub enum ModelError {
     /// The file is not a LightGBM text model, or a damaged one.
     #[error("the model file is damaged at {place}: expected {expected}, found {found}")]
     Malformed { place: String, expected: String, found: String },
+
+    /// The model can be scored, and its file does not hold what explanations are made from.
+    #[error(
+        "the model's scores cannot be explained: {place}: expected {expected}, found {found}; save the model with LightGBM's own save_model"
+    )]
+    Unexplained { place: String, expected: String, found: String },
 }
 
 impl ModelError {

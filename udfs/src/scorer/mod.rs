@@ -11,6 +11,7 @@ mod kernel;
 mod number;
 mod objective;
 mod program;
+mod shap;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -26,6 +27,7 @@ use walk::SumRow;
 pub use error::ModelError;
 pub use kernel::Kernel;
 pub use objective::Objective;
+pub use shap::{ExplainScratch, Explainer};
 
 /// Up to this many rows are walked; more are bit-sliced, at nearly the same price for each number of rows up to a block.
 const WALK_ROWS_MAX: usize = 8;
@@ -77,6 +79,7 @@ pub struct Model {
     num_trees: usize,
     conditions: Conditions,
     program: Program,
+    explainer: Result<Explainer, ModelError>,
 }
 
 impl Model {
@@ -89,7 +92,13 @@ impl Model {
         let ModelText { feature_names, objective, trees, num_classes } = ModelText::parse(text)?;
         let conditions = Conditions::collect(&trees);
         let program = Program::compile(&trees, num_classes, &conditions);
-        Ok(Self { feature_names, objective, num_classes, num_trees: trees.len(), conditions, program })
+        let explainer = Explainer::new(&trees, feature_names.len(), num_classes);
+        Ok(Self { feature_names, objective, num_classes, num_trees: trees.len(), conditions, program, explainer })
+    }
+
+    /// What explains the scores, or why nothing can.
+    pub fn explainer(&self) -> Result<&Explainer, &ModelError> {
+        self.explainer.as_ref()
     }
 
     /// The features, in the order in which columns are given.

@@ -14,7 +14,7 @@ macro_rules! golden {
     };
 }
 /// Small models, and rows with the scores that Python's LightGBM gives them (`tests/python/oracle_lightgbm.py --golden`).
-const GOLDEN: [(&str, &str, &str); 6] = [
+pub(super) const GOLDEN: [(&str, &str, &str); 6] = [
     golden!("binary_31"),
     golden!("zero_as_missing"),
     golden!("categorical"),
@@ -27,10 +27,16 @@ fn golden(name: &str) -> &'static str {
     GOLDEN.iter().find(|(other, ..)| *other == name).unwrap().1
 }
 
-fn kernels() -> Vec<Kernel> {
+pub(super) fn kernels() -> Vec<Kernel> {
     let mut kernels = vec![Kernel::Portable, Kernel::detect()];
     kernels.dedup();
     kernels
+}
+
+/// The feature values of golden rows, row by row.
+pub(super) fn values_of(rows: &str) -> Vec<f64> {
+    let values = rows.lines().flat_map(|line| line.split('=').next().unwrap().split_whitespace());
+    values.map(|word| word.parse().unwrap()).collect()
 }
 
 /// Scores rows given row by row.
@@ -184,6 +190,10 @@ fn exercise(text: &str) {
             let first = score(kernel, &model, &rows[..num_features]);
             assert_same_bits("damaged", &first, &scores[..model.num_outputs()]);
         }
+        if let Ok(explainer) = model.explainer() {
+            let mut contributions = vec![0.0; explainer.num_contributions()];
+            explainer.contributions(&rows[..num_features], &mut contributions, &mut ExplainScratch::default());
+        }
     }
 }
 
@@ -222,7 +232,7 @@ proptest! {
     ) {
         let text = GOLDEN[model].1;
         let keys = ["num_leaves", "num_cat", "left_child", "right_child", "split_feature", "threshold", "decision_type",
-            "cat_boundaries", "cat_threshold", "num_class", "max_feature_idx"];
+            "cat_boundaries", "cat_threshold", "num_class", "max_feature_idx", "internal_count", "leaf_count"];
         let mut lines: Vec<String> = text.lines().filter(|line| !line.starts_with("tree_sizes")).map(str::to_owned).collect();
         let places: Vec<usize> = (0..lines.len())
             .filter(|at| lines[*at].split_once('=').is_some_and(|(key, _)| keys.contains(&key)))
@@ -265,6 +275,9 @@ fn python_scores_the_same_bits() {
 }
 
 #[cfg(feature = "lightgbm")]
+pub(super) use against_the_c_api::put_extremes;
+
+#[cfg(feature = "lightgbm")]
 mod against_the_c_api {
     use super::*;
     use crate::oracle::{Oracle, Random, Rows, Shape};
@@ -297,7 +310,7 @@ mod against_the_c_api {
     ];
 
     /// Puts extremes, and the model's thresholds and their neighbours, into a quarter of the rows.
-    fn put_extremes(text: &str, rows: &mut Rows, seed: u64) {
+    pub(in super::super) fn put_extremes(text: &str, rows: &mut Rows, seed: u64) {
         let mut pool = EXTREMES.to_vec();
         for line in text.lines().filter_map(|line| line.strip_prefix("threshold=")) {
             for threshold in line.split(' ').filter_map(|word| word.parse::<f64>().ok()) {

@@ -5,6 +5,7 @@
 
 use super::error::ModelError;
 use super::number;
+use super::shap::Counts;
 use super::text::Section;
 
 /// How LightGBM treats missing values at a split.
@@ -47,6 +48,8 @@ pub(super) struct Tree {
     pub(super) leaf_values: Vec<f64>,
     /// The words that `Rule::Categorical` points into.
     pub(super) category_words: Vec<u32>,
+    /// What only explanations need; scores do not depend on it.
+    pub(super) counts: Result<Counts, ModelError>,
 }
 
 const WHOLE: &str = "a whole number";
@@ -90,7 +93,8 @@ impl Tree {
                 right: child(section, "right_child", right[at], num_leaves)?,
             });
         }
-        let tree = Self { splits, leaf_values, category_words };
+        let counts = Counts::parse(section, num_leaves);
+        let tree = Self { splits, leaf_values, category_words, counts };
         tree.check_shape(section)?;
         Ok(tree)
     }

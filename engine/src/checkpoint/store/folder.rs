@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use futures::stream::{BoxStream, StreamExt as _};
+use futures::stream::{self, BoxStream, StreamExt as _};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
@@ -17,6 +17,12 @@ use crate::error::{Error, Result};
 /// Payloads above this go up in parts, so that none takes longer than a request may.
 const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 2;
+
+/// Objects are read in ranges of this: an object_store reads a local file's stream 8 KiB at a time, each on another thread,
+/// which took ten times as long as what is done with the bytes.
+const RANGE_BYTES: u64 = 4 << 20;
+/// Ranges asked for ahead.
+const RANGES_AT_ONCE: usize = 2;
 
 /// A folder in a store.
 #[derive(Debug, Clone)]
@@ -160,15 +166,9 @@ impl Folder {
 
     /// SHA-256 of the object's bytes; `None` when there is none. Reads it in pieces.
     pub async fn sha256(&self, name: &str) -> Result<Option<[u8; 32]>> {
-        let failed = |error| store_error("read", &self.place(name), error);
-        let result = match self.store.get(&self.at(name)?).await {
-            Ok(result) => result,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
+        let Some(mut download) = self.download(name).await? else { return Ok(None) };
         let mut hash = Sha256::new();
-        let mut pieces = result.into_stream();
-        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+        while let Some(piece) = download.next().await? {
             hash.update(&piece);
         }
         Ok(Some(hash.finalize().into()))
@@ -200,16 +200,17 @@ impl Folder {
         Ok(Upload { writer, hash: Sha256::new(), bytes: 0, place: self.place(name) })
     }
 
-    /// Begins to read an object in pieces; `None` when there is none.
+    /// Begins to read an object in pieces; `None` when there is none. It must not be written over meanwhile.
     pub async fn download(&self, name: &str) -> Result<Option<Download>> {
-        match self.store.get(&self.at(name)?).await {
-            Ok(result) => {
-                let pieces = result.into_stream().boxed();
-                Ok(Some(Download { pieces, place: self.place(name) }))
-            }
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(store_error("read", &self.place(name), error)),
-        }
+        let Some(size) = self.size(name).await? else { return Ok(None) };
+        let (store, path) = (Arc::clone(&self.store), self.at(name)?);
+        let ranges = (0..size.div_ceil(RANGE_BYTES)).map(move |at| {
+            let (store, path) = (Arc::clone(&store), path.clone());
+            let range = at * RANGE_BYTES..size.min((at + 1) * RANGE_BYTES);
+            async move { store.get_range(&path, range).await }
+        });
+        let pieces = stream::iter(ranges).buffered(RANGES_AT_ONCE).boxed();
+        Ok(Some(Download { pieces, place: self.place(name) }))
     }
 
     /// Deletes an object; that there is none is as good.

@@ -133,13 +133,14 @@ impl Reader {
             if self.raised.ids.insert(text("transaction_id")) && self.raised.ids.len() <= PRINTED_MAX {
                 let score = alert.get("fraud_probability").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
                 print(&format!(
-                    "{:7.2} s  ALERT  score {score:.3}  user {}  {:>9} {}  {}  {}",
+                    "{:7.2} s  ALERT  score {score:.3}  user {}  {:>9} {}  {}  {}{}",
                     since(self.started),
                     text("user_id"),
                     text("amount"),
                     text("currency"),
                     text("location"),
                     text("merchant"),
+                    because(&text("reasons")),
                 ));
                 if self.raised.ids.len() == PRINTED_MAX {
                     print("           further alerts are counted, not printed");
@@ -147,4 +148,16 @@ impl Reader {
             }
         }
     }
+}
+
+/// The two features that moved a score most, for one line.
+fn because(reasons: &str) -> String {
+    let Ok(serde_json::Value::Array(reasons)) = serde_json::from_str(reasons) else { return String::new() };
+    let shown = |reason: &serde_json::Value| {
+        let feature = reason.get("feature")?.as_str()?;
+        let value = reason.get("value")?.as_f64().map_or_else(|| "null".to_owned(), |value| format!("{value:.2}"));
+        Some(format!("{feature} {value}"))
+    };
+    let shown: Vec<String> = reasons.iter().filter_map(shown).take(2).collect();
+    if shown.is_empty() { String::new() } else { format!("  because {}", shown.join(", ")) }
 }

@@ -24,25 +24,33 @@ pub(super) struct Produced {
     pub(super) took: Duration,
 }
 
-/// Sends the records at the rate, until all are sent or the engine has stopped.
+/// Where the records go.
+pub(super) struct Target<'a> {
+    pub(super) brokers: &'a str,
+    pub(super) topic: &'a str,
+    pub(super) engine: &'a RunHandle,
+}
+
+/// Sends the records at the rate, until all are sent or the engine has stopped. `on_third` is called once, when a third of them
+/// is sent.
 pub(super) fn produce(
-    brokers: &str,
-    topic: &str,
+    to: &Target<'_>,
     world: GeneratorSettings,
     arguments: &DemoArguments,
-    engine: &RunHandle,
+    on_third: impl FnOnce() -> Result<()>,
 ) -> Result<Produced> {
     let failed =
         |error: crate::source::generator::GeneratorError| Error::internal(format!("the simulator failed: {error}"));
     let simulator = Simulator::new(world).map_err(failed)?;
-    let mut writer = KafkaWriter::open(&plain_connection(brokers), topic, Duration::ZERO, TIMEOUT)?;
+    let mut writer = KafkaWriter::open(&plain_connection(to.brokers), to.topic, Duration::ZERO, TIMEOUT)?;
+    let mut on_third = Some(on_third);
     let mut feed = simulator.feed(arguments.live_from_ms());
     let mut produced = Produced { records: 0, frauds: HashSet::new(), took: Duration::ZERO };
     let mut started = clock::now();
     'sending: loop {
         let block = feed.events(feed.position_ms() + STEP_MS).map_err(failed)?;
         for record in block.iter() {
-            if produced.records >= arguments.events || engine.is_finished() {
+            if produced.records >= arguments.events || to.engine.is_finished() {
                 break 'sending;
             }
             let due = Duration::from_secs_f64(produced.records as f64 / arguments.rate.max(1) as f64);
@@ -58,6 +66,11 @@ pub(super) fn produce(
                 started = clock::now();
             }
             produced.records += 1;
+            if produced.records == arguments.events / 3
+                && let Some(act) = on_third.take()
+            {
+                act()?;
+            }
             if record.kind != Kind::Honest && !matches!(record.fault, Some(Fault::Malformed(_))) {
                 produced.frauds.extend(transaction_id(record.value));
             }

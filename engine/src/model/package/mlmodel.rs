@@ -63,6 +63,9 @@ impl MlModel {
                 _ => {}
             }
         }
+        if flavors.is_empty() {
+            return Err(wrong("expected `flavors` in it"));
+        }
         Ok(MlModel { scalars, flavors })
     }
 

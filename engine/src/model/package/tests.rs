@@ -80,7 +80,7 @@ fn other_models_and_broken_directories_are_refused() {
         (vec![(MLMODEL, sklearn.as_str()), ("model.lgb", "")], "flavors sklearn, python_function"),
         (vec![(MLMODEL, outside.as_str())], "relative path"),
         (vec![(MLMODEL, OF_PYTHON), ("x.txt", "")], "found MLmodel, x.txt"),
-        (vec![(MLMODEL, "- a\n")], "MLmodel"),
+        (vec![(MLMODEL, "- a\n")], "expected `flavors`"),
         (vec![(MLMODEL, "a: [")], "line"),
         (vec![("x.txt", "")], "expected MLmodel or model.lgb"),
     ] {

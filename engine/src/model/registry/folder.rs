@@ -94,25 +94,13 @@ impl FolderRegistry {
 
     /// A version with the tags and aliases that it has now.
     async fn seen(&self, document: VersionDocument, aliases: &BTreeMap<String, String>) -> Result<ModelVersion> {
-        let created = document.created()?;
-        let mut tags = document.tags;
-        for (_, later) in self.later_tags(&document.name, &document.version).await? {
-            tags.extend(later.tags);
+        let mut version = document.first_seen()?;
+        for (_, later) in self.later_tags(&version.name, &version.version).await? {
+            version.tags.extend(later.tags);
         }
-        let aliases = aliases
-            .iter()
-            .filter(|(_, version)| **version == document.version)
-            .map(|(alias, _)| alias.clone())
-            .collect();
-        Ok(ModelVersion {
-            name: document.name,
-            version: document.version,
-            run_id: Some(document.run_id),
-            created,
-            tags,
-            aliases,
-            location: document.folder,
-        })
+        let of_it = aliases.iter().filter(|(_, other)| **other == version.version);
+        version.aliases = of_it.map(|(alias, _)| alias.clone()).collect();
+        Ok(version)
     }
 
     /// Tags set after the registration, with the numbers of their documents, in order.
@@ -224,17 +212,27 @@ impl FolderRegistry {
     pub(super) async fn register(&self, name: &str, package: &Package, record: &RunRecord) -> Result<ModelVersion> {
         let run_id = uuid::Uuid::new_v4().simple().to_string();
         let folder = format!("{name}/files/{run_id}");
-        let made = self.register_in(name, &folder, &run_id, package, record).await;
-        if made.is_err() {
-            // Nothing names these files; left behind, where they cannot be deleted either, they only take room.
+        let written = self.write_files(&folder, package).await;
+        if written.is_err() {
+            // Nothing names these files yet; left behind, where they cannot be deleted either, they only take room. From here on
+            // nothing is deleted: a version whose creation was not acknowledged may be there, and names them.
             for path in package.files.keys() {
                 drop(self.folder.delete(&format!("{folder}/{path}")).await);
             }
         }
-        made
+        written?;
+        self.create_version(name, &folder, &run_id, package, record).await
     }
 
-    async fn register_in(
+    async fn write_files(&self, folder: &str, package: &Package) -> Result<()> {
+        let writes = package.files.iter().map(|(path, content)| async move {
+            check_path(path)?;
+            self.folder.write(&format!("{folder}/{path}"), content.clone()).await
+        });
+        futures::stream::iter(writes).buffer_unordered(REQUESTS_AT_ONCE).try_collect().await
+    }
+
+    async fn create_version(
         &self,
         name: &str,
         folder: &str,
@@ -242,18 +240,13 @@ impl FolderRegistry {
         package: &Package,
         record: &RunRecord,
     ) -> Result<ModelVersion> {
-        let writes = package.files.iter().map(|(path, content)| async move {
-            check_path(path)?;
-            self.folder.write(&format!("{folder}/{path}"), content.clone()).await
-        });
-        let () = futures::stream::iter(writes).buffer_unordered(REQUESTS_AT_ONCE).try_collect().await?;
         let mut next = self.numbers(name).await?.last().copied().unwrap_or(0) + 1;
         for _ in 0..RACES_MAX {
             let document = VersionDocument::new(name, next, folder, run_id, package, record)?;
-            let bytes = document.to_bytes()?;
-            let path = version_path(name, &document.version);
-            match self.folder.create(&path, &bytes, DOCUMENT_BYTES_MAX, &self.retry).await? {
-                Created::Ours => return self.seen(document, &BTreeMap::new()).await,
+            let version = document.first_seen()?;
+            let path = version_path(name, &version.version);
+            match self.folder.create(&path, &document.to_bytes()?, DOCUMENT_BYTES_MAX, &self.retry).await? {
+                Created::Ours => return Ok(version),
                 Created::Taken(_) => next += 1,
             }
         }

@@ -13,13 +13,14 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt32Type, UInt64Typ
 
 use crate::error::{Error, Result};
 use crate::state::blocks::{Row, Rows};
+use crate::state::keys::Key;
 use crate::state::strings::Strings;
 use crate::state::value::{ColumnBuilder, InputColumn, Kind};
 
 use super::exact::{ExactMoments, ExactSum};
 use super::fold::{Fold, Measure, What};
 use super::plan::Plan;
-use super::unit::Unit;
+use super::unit::{ROWS_TOGETHER, Unit};
 
 /// The version of the form in which state is persisted.
 pub const STATE_VERSION: u32 = 1;
@@ -183,35 +184,47 @@ impl Unit {
         };
         self.log_begin = micros("log_begin")?;
         self.w = micros("w")?;
+        self.is_first_state = self.slots.is_empty();
         Ok(())
+    }
+
+    /// An empty slot for a key. The keys of the first state that a unit is given are all new.
+    fn slot_to_restore(&mut self, plan: &Plan, hash: u64, key: Key<'_>) -> u32 {
+        let known = if self.is_first_state { None } else { self.find(hash, key) };
+        let slot = match known {
+            Some(slot) => {
+                self.clear(plan, slot);
+                slot
+            }
+            None => self.add_key(hash, key),
+        };
+        self.slots[slot].changed = self.saving.number;
+        slot
     }
 
     /// Takes in the keys of a piece; a key that is there is replaced.
     pub(super) fn restore_piece(&mut self, plan: &Plan, piece: &Piece) -> Result<()> {
         let restored = Restored::of(plan, piece)?;
-        let keys = plan.keys.read(&restored.keys, piece.slots.num_rows())?;
+        let num_keys = piece.slots.num_rows();
+        let keys = plan.keys.read(&restored.keys, num_keys)?;
         let mut next = 0;
         let mut words = vec![0; plan.arguments.len()];
-        for index in 0..piece.slots.num_rows() {
-            let (hash, key) = (keys.hashes[index], keys.key(index));
-            let slot = match self.find(hash, key) {
-                Some(slot) => {
-                    self.clear(plan, slot);
-                    slot
+        for start in (0..num_keys).step_by(ROWS_TOGETHER) {
+            let together = start..num_keys.min(start + ROWS_TOGETHER);
+            self.touch_index(&keys.hashes[together.clone()]);
+            for index in together {
+                let slot = self.slot_to_restore(plan, keys.hashes[index], keys.key(index));
+                if let Some(folds) = restored.folds(plan, index, &mut self.strings)? {
+                    self.slots[slot].prefix = self.prefixes.insert(Some(folds)) + 1;
                 }
-                None => self.add_key(hash, key),
-            };
-            self.slots[slot].changed = self.saving.number;
-            if let Some(folds) = restored.folds(plan, index, &mut self.strings)? {
-                self.slots[slot].prefix = self.prefixes.insert(Some(folds)) + 1;
-            }
-            let mut rank = 0;
-            while next < restored.row_keys.len() && restored.row_keys[next] == restored.slot_keys[index] {
-                let bits = restored.read(next, &mut self.strings, &mut words);
-                let row = Row { time: restored.times[next], words: &words, bits };
-                self.insert(plan, slot, rank, row);
-                rank += 1;
-                next += 1;
+                let mut rank = 0;
+                while next < restored.row_keys.len() && restored.row_keys[next] == restored.slot_keys[index] {
+                    let bits = restored.read(next, &mut self.strings, &mut words);
+                    let row = Row { time: restored.times[next], words: &words, bits };
+                    self.insert(plan, slot, rank, row);
+                    rank += 1;
+                    next += 1;
+                }
             }
         }
         if next != restored.row_keys.len() {

@@ -26,7 +26,7 @@ use super::snapshot::Saving;
 const KEY_GROUPS: usize = 1024;
 
 /// Rows whose keys are resolved together, so that their cache misses overlap.
-const ROWS_TOGETHER: usize = 32;
+pub(super) const ROWS_TOGETHER: usize = 32;
 
 /// Keys that are looked at for expiry beyond one per row of a batch. Few, as they are part of what a batch of one row takes.
 const EXPIRY_CATCH_UP: usize = 2;
@@ -65,6 +65,8 @@ pub(super) struct Unit {
     /// The event time at which the unit's log began, microseconds.
     pub(super) log_begin: Option<i64>,
     pub(super) saving: Saving,
+    /// Whether the state that is being restored found the unit without keys.
+    pub(super) is_first_state: bool,
 }
 
 /// Where answers go.
@@ -106,6 +108,7 @@ impl Unit {
             w: None,
             log_begin,
             saving: Saving::default(),
+            is_first_state: false,
         }
     }
 
@@ -154,6 +157,11 @@ impl Unit {
             slots[row - rows.start] = self.find(hash, key).unwrap_or_else(|| self.add_key(hash, key));
         }
         self.touch(&slots[..rows.len()]);
+    }
+
+    /// Reads where some keys' entries are or will be, so that the reads overlap.
+    pub(super) fn touch_index(&self, hashes: &[u64]) {
+        black_box(hashes.iter().fold(0, |touched, hash| touched ^ self.index[group(*hash)].touch(*hash)));
     }
 
     pub(super) fn find(&self, hash: u64, key: Key<'_>) -> Option<u32> {

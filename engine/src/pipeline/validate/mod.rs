@@ -3,6 +3,7 @@
 
 mod kafka;
 mod model;
+mod monitoring;
 mod output;
 mod repartition;
 mod source;
@@ -61,6 +62,8 @@ impl Validator<'_> {
             },
             run: self.run(file),
             http: file.http.listen.0.0,
+            drift: self.drift(&file.drift),
+            labels: file.labels.as_ref().map(|labels| self.labels(labels)),
             training: file.training.as_ref().map(|training| self.training(training, file)),
             sources,
         };

@@ -144,7 +144,10 @@ impl Validator<'_> {
         let dead_letter = pipeline.dead_letter.iter().map(|one| (vec!["dead_letter", "path"], &one.connector));
         let parquet = sinks.chain(dead_letter).filter_map(|(path, connector)| match connector {
             SinkConnector::Parquet(parquet) => Some((path, parquet.path.as_str())),
-            SinkConnector::Kafka(_) | SinkConnector::Console | SinkConnector::Internal(_) => None,
+            SinkConnector::Kafka(_)
+            | SinkConnector::Console
+            | SinkConnector::Internal(_)
+            | SinkConnector::Labels(_) => None,
         });
         for (path, folder) in checkpoint.chain(parquet) {
             let folder = folder.trim_end_matches('/');
@@ -205,7 +208,7 @@ impl Validator<'_> {
                     (format!("`exactly_once` is not possible with the console {}", quoted(&owner)), "use at_least_once")
                 }
                 // What goes twice into an internal topic is left out behind it.
-                SinkConnector::Parquet(_) | SinkConnector::Internal(_) => continue,
+                SinkConnector::Parquet(_) | SinkConnector::Internal(_) | SinkConnector::Labels(_) => continue,
             };
             self.refuse(&path, message, help);
         }

@@ -105,18 +105,18 @@ fn refuse_compaction(admin: &KafkaAdmin, topic: &str) -> Result<()> {
 
 /// The message keys of a batch: the values of the key's columns as the `key` of a Kafka sink has them, one after the other with
 /// a zero byte between, and a null as one alone. Equal values have equal keys, which is all that partitions ask for.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     columns: Vec<Key<'a>>,
     key: Vec<u8>,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn of(batch: &'a RecordBatch, by: &[String]) -> Result<Keys<'a>> {
+    pub(crate) fn of(batch: &'a RecordBatch, by: &[String]) -> Result<Keys<'a>> {
         let columns = by.iter().map(|column| Key::of(batch, column)).collect::<Result<Vec<_>>>()?;
         Ok(Keys { columns, key: Vec::new() })
     }
 
-    pub(super) fn bytes(&mut self, row: usize) -> &[u8] {
+    pub(crate) fn bytes(&mut self, row: usize) -> &[u8] {
         self.key.clear();
         for (index, column) in self.columns.iter_mut().enumerate() {
             if index > 0 {

@@ -15,6 +15,7 @@ use arrow::array::{Array, RecordBatch};
 use rdkafka::message::{Header, OwnedHeaders};
 
 pub use self::admin::KafkaAdmin;
+pub(crate) use self::internal::Keys as InternalKeys;
 pub use self::internal::ensure_internal_topic;
 pub use self::producer::Counts;
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::RunRecord;
+use super::{ModelVersion, RunRecord};
 use crate::checkpoint::sha256_hex;
 use crate::error::{Error, Result};
 use crate::model::package::Package;
@@ -126,9 +126,19 @@ impl VersionDocument {
         read(bytes, place)
     }
 
-    pub(super) fn created(&self) -> Result<DateTime<Utc>> {
-        DateTime::parse_from_rfc3339(&self.created).map(|time| time.to_utc()).map_err(|error| {
+    /// The version as it was registered: without what was noted later, and without aliases.
+    pub(super) fn first_seen(&self) -> Result<ModelVersion> {
+        let created = DateTime::parse_from_rfc3339(&self.created).map_err(|error| {
             Error::data(format!("{} version {}: `created` is no time", self.name, self.version)).with_source(error)
+        })?;
+        Ok(ModelVersion {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            run_id: Some(self.run_id.clone()),
+            created: created.to_utc(),
+            tags: self.tags.clone(),
+            aliases: Vec::new(),
+            location: self.folder.clone(),
         })
     }
 

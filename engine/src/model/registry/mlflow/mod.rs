@@ -18,7 +18,7 @@ use self::refusal::{expect, text};
 use super::{Fetch, ModelVersion, RegisteredModel};
 use crate::checkpoint::store::{Environment, keep_environment};
 use crate::error::{Error, Result};
-use crate::model::package::{MLMODEL, MODEL, Package, SERVED_FILES};
+use crate::model::package::{MLMODEL, MODEL, Package, SERVED_FILES, some_of};
 
 const NOT_FOUND: &str = "RESOURCE_DOES_NOT_EXIST";
 const EXISTS: &str = "RESOURCE_ALREADY_EXISTS";
@@ -158,29 +158,30 @@ impl MlflowRegistry {
 
     pub(super) async fn fetch(&self, version: &ModelVersion, which: Fetch<'_>) -> Result<Package> {
         let place = self.place(version).await?;
+        // What is there is asked first: a server with a bucket behind it answers a file that is missing as a failure of its own.
+        let there = place.list().await?;
         let mut package = Package::default();
-        match which {
-            Fetch::All => {
-                for name in place.list().await? {
-                    read_into(&place, &name, &mut package).await?;
-                }
-            }
-            Fetch::Only(names) => {
-                for name in names {
-                    read_into(&place, name, &mut package).await?;
-                }
-            }
-            Fetch::Serving => {
-                for name in SERVED_FILES {
-                    read_into(&place, name, &mut package).await?;
-                }
-                let has_mlmodel = package.files.contains_key(MLMODEL);
-                let model = if has_mlmodel { package.model_path()? } else { MODEL.to_owned() };
-                read_into(&place, &model, &mut package).await?;
-            }
+        let mut wanted: Vec<&str> = match which {
+            Fetch::All => there.iter().map(String::as_str).collect(),
+            Fetch::Only(names) => names.to_vec(),
+            Fetch::Serving => SERVED_FILES.to_vec(),
+        };
+        wanted.retain(|name| there.iter().any(|file| file == name));
+        for name in wanted {
+            read_into(&place, name, &mut package).await?;
         }
-        if package.files.is_empty() && which == Fetch::Serving {
-            return Err(Error::data(format!("{}: its files are gone: found none at {}", self.uri(), version.location)));
+        if which == Fetch::Serving {
+            let has_mlmodel = package.files.contains_key(MLMODEL);
+            let model = if has_mlmodel { package.model_path()? } else { MODEL.to_owned() };
+            if !there.contains(&model) {
+                return Err(Error::data(format!(
+                    "{}: its files are gone: expected {model} at {}, found {}",
+                    self.uri(),
+                    version.location,
+                    some_of(there.iter().map(String::as_str))
+                )));
+            }
+            read_into(&place, &model, &mut package).await?;
         }
         Ok(package)
     }
