@@ -423,3 +423,21 @@ fn calls_are_checked_by_name_and_order() {
     let error = check_call(&unnamed, &["amount", "hour", "is_foreign", "velocity"]).unwrap_err().to_string();
     assert!(error.contains("trained without feature names"), "{error}");
 }
+
+#[test]
+fn a_model_without_a_threshold_serves_as_long_as_no_sql_asks_for_one() {
+    let mut models = Models::new();
+    let slot = models.insert("fraud", loaded(BINARY, "7", f64::NAN));
+    let models = Arc::new(models);
+    plan(&function(&models, "model_version"), "fraud", &[]).unwrap();
+    slot.swap(Arc::new(loaded(BINARY, "8", f64::NAN))).unwrap();
+    assert_plan_refused(
+        plan(&function(&models, "threshold"), "fraud", &[]),
+        &["no threshold", "models.<name>.threshold"],
+    );
+    slot.swap(Arc::new(loaded(BINARY, "9", 0.5))).unwrap();
+    plan(&function(&models, "threshold"), "fraud", &[]).unwrap();
+    let refused = slot.swap(Arc::new(loaded(BINARY, "10", f64::NAN))).unwrap_err();
+    assert_eq!(refused, SwapError::NoThreshold { version: "10".to_owned() });
+    assert_eq!(slot.current().version, "9");
+}
