@@ -166,6 +166,11 @@ impl ScalarUDFImpl for Score {
         Ok(DataType::Float64)
     }
 
+    /// Asked for where an observer stands around it.
+    fn coerce_types(&self, types: &[DataType]) -> datafusion::common::Result<Vec<DataType>> {
+        Ok(types.to_vec())
+    }
+
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
         self.rows.fetch_add(arguments.number_rows, Ordering::Relaxed);
         let mut sums = vec![0.0; arguments.number_rows];
