@@ -32,9 +32,11 @@ class Real(unittest.TestCase):
         cls.pipeline.parent.mkdir()
         (cls.folder / "sql").symlink_to(ROOT / "sql")
         text = (ROOT / "pipelines/fraud.yaml").read_text()
-        # As shipped, but with a search that a slow machine ends.
-        assert text.count("\ntraining:\n") == 1
-        cls.pipeline.write_text(text.replace("\ntraining:\n", "\ntraining:\n  trials: 1\n  folds: 2\n  rounds: 60\n"))
+        # As shipped, but with a search that a slow machine ends, and windows of drift for a day of few users.
+        for section, more in (("training", "  trials: 1\n  folds: 2\n  rounds: 60\n"), ("drift", "  min_rows: 1000\n")):
+            assert text.count(f"\n{section}:\n") == 1, section
+            text = text.replace(f"\n{section}:\n", f"\n{section}:\n{more}")
+        cls.pipeline.write_text(text)
         cls.variables = {
             "TIDEMILL_BIN": PROGRAM,
             "TIDEMILL_PIPELINE": str(cls.pipeline),
@@ -83,18 +85,20 @@ class Real(unittest.TestCase):
     def test_3_a_registry_that_does_not_answer_fails_the_validation(self) -> None:
         run = self.run_training(TIDEMILL_REGISTRY="http://127.0.0.1:9")
         self.assertEqual((run.state, run.states["validate_registry"], run.states["train"]), ("failed", "failed", "upstream_failed"))
+        self.assertEqual(len(list((self.folder / "work/fraud_training").iterdir())), 1, "the files of the run before stay")
 
     def test_4_without_drift_nothing_happens(self) -> None:
-        self.tidemill("generate", "--users", str(USERS), "--days", "4", "--from", self.day(0), "--parquet", str(self.folder / "history/2.parquet"))
+        self.tidemill("generate", "--users", str(USERS), "--days", "5", "--from", self.day(0), "--parquet", str(self.folder / "history/2.parquet"))
         with harness.environment(**self.variables):
             run = harness.run(harness.load()["fraud_drift"])
         self.assertEqual((run.state, run.states["drift"]), ("success", "skipped"), run)
         self.assertFalse(run.answers["drift"]["drift"])
+        self.assertIn(run.answers["drift"]["models"][0]["state"], ("none", "watch"), "windows were judged")
 
     def test_5_drift_starts_a_training_in_a_live_airflow(self) -> None:
         (self.folder / "history/2.parquet").unlink()
         self.tidemill(
-            *("generate", "--users", str(USERS), "--days", "8", "--from", self.day(0), "--drift-from", self.day(0)),
+            *("generate", "--users", str(USERS), "--days", "5", "--from", self.day(0), "--drift-from", self.day(0)),
             *("--parquet", str(self.folder / "history/2.parquet")),
         )
         with harness.environment(), LiveAirflow(self.variables, self.folder) as airflow:
