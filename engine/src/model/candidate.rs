@@ -63,8 +63,9 @@ pub(crate) fn examine(raw: Raw, named: Named, place: &Place) -> Result<Candidate
         }
     };
     let own = manifest.as_ref().map(|manifest| manifest.threshold);
-    let threshold = place.threshold.or(own).ok_or_else(|| no_threshold(place))?;
-    if !(0.0..=1.0).contains(&threshold) {
+    // Whether it needs one, the SQL says.
+    let threshold = place.threshold.or(own).unwrap_or(f64::NAN);
+    if !(threshold.is_nan() || (0.0..=1.0).contains(&threshold)) {
         return Err(Error::data(format!(
             "its threshold: expected a number from 0 to 1, found {threshold}; set `models.{}.threshold`, or train the model again",
             place.champion.as_ref().unwrap_or(&place.slot)
@@ -100,14 +101,6 @@ fn is_of(profile: &ReferenceProfile, model: &LoadedModel, place: &Place) -> bool
         );
     }
     is_of
-}
-
-fn no_threshold(place: &Place) -> Error {
-    Error::invalid(format!(
-        "it has no threshold: a model directory has one in tidemill.json, a text model on its own has none; fix a number between \
-         0 and 1 in the pipeline file with `models.{}.threshold`",
-        place.champion.as_ref().unwrap_or(&place.slot)
-    ))
 }
 
 /// A model from its text.

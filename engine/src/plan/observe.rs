@@ -12,7 +12,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, Filter, LogicalPlan, Projection, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility,
+    ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
 use super::hidden::hidden_columns;
@@ -126,7 +126,11 @@ impl ScalarUDFImpl for Observed {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let Some((_, own)) = types.split_last() else { return internal_err!("a call without an event time") };
-        let mut types = self.function.inner().coerce_types(own)?;
+        let mut types = match self.function.signature().type_signature {
+            TypeSignature::UserDefined => self.function.inner().coerce_types(own)?,
+            // It was analysed with its own types before.
+            _ => own.to_vec(),
+        };
         types.push(DataType::Int64);
         Ok(types)
     }

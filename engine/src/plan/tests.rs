@@ -80,6 +80,7 @@ fn pipeline(sources: Vec<Source>, views: &[(&str, &str)], sinks: &[(&str, &str)]
         folder: PathBuf::from("."),
         sources,
         registry: None,
+        training: None,
         models: Vec::new(),
         views: views
             .iter()

@@ -417,12 +417,13 @@ fn a_model_that_may_not_serve_is_refused_and_counted_and_the_one_before_serves_o
     wrong_scores.insert("self_test.json", test.replace(&score, "0.123")).unwrap();
     let mut no_threshold = package(FIRST, 0.5);
     no_threshold.files.remove("tidemill.json");
-    let cases: [(&Package, &str); 4] = [
-        (&other_features, "takes other features: expected f0, f1"),
-        (&damaged, "cannot be served"),
-        (&wrong_scores, "fails its self-test"),
-        (&no_threshold, "no threshold"),
-    ];
+    // What shows by itself is not even registered.
+    for (package, reason) in [(&damaged, "cannot be served"), (&wrong_scores, "fails its self-test")] {
+        let refused = block_on(line.registry.register("fraud", package, &RunRecord::default())).unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
+    let cases: [(&Package, &str); 2] =
+        [(&other_features, "takes other features: expected f0, f1"), (&no_threshold, "no threshold")];
     for (number, (package, reason)) in cases.into_iter().enumerate() {
         let version = line.register_package(package);
         line.alias("champion", &version);

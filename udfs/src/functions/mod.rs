@@ -28,13 +28,16 @@ pub use models::{
 };
 pub use score::score_arrays;
 
+/// The function that a model without a threshold has no answer for.
+const THRESHOLD: &str = "threshold";
+
 /// The functions, over the models of one worker. Register all of them.
 pub fn functions(models: &Arc<Models>) -> Vec<ScalarUDF> {
     let registry = Registry(Arc::clone(models));
     vec![
         ScalarUDF::new_from_impl(score::Score::new(registry.clone())),
         ScalarUDF::new_from_impl(explain::ExplainScore::new(registry.clone())),
-        ScalarUDF::new_from_impl(Property::new("threshold", DataType::Float64, registry.clone(), |model| {
+        ScalarUDF::new_from_impl(Property::new(THRESHOLD, DataType::Float64, registry.clone(), |model| {
             ScalarValue::Float64(Some(model.threshold))
         })),
         ScalarUDF::new_from_impl(Property::new("model_version", DataType::Utf8, registry.clone(), |model| {
@@ -165,6 +168,9 @@ impl ScalarUDFImpl for Property {
     fn return_field_from_args(&self, args: datafusion_expr::ReturnFieldArgs<'_>) -> Result<arrow::datatypes::FieldRef> {
         // An unknown name stops the start, not the first row.
         let slot = self.registry.slot(self.name, args.scalar_arguments.first().copied().flatten())?;
+        if self.name == THRESHOLD {
+            slot.keep_threshold().map_err(|error| plan_datafusion_err!("{error}"))?;
+        }
         let is_nullable = self.is_nullable || slot.is_optional();
         Ok(Arc::new(arrow::datatypes::Field::new(self.name, self.data_type.clone(), is_nullable)))
     }

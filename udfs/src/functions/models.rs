@@ -22,7 +22,7 @@ pub struct LoadedModel {
     pub model: Model,
     /// The model's immutable identity, as the registry or the file gives it.
     pub version: String,
-    /// The score from which on the decision is yes.
+    /// The score from which on the decision is yes. NaN: it has none, and SQL must not ask for it.
     pub threshold: f64,
     /// Of the model file, in hexadecimal.
     pub sha256: String,
@@ -47,6 +47,8 @@ pub struct ModelSlot {
     is_optional: bool,
     /// Whether SQL asks for reasons: then so must every successor be able to give them.
     is_explained: AtomicBool,
+    /// Whether SQL asks for the threshold: then every successor must have one.
+    is_decided: AtomicBool,
     challenger: OnceLock<Arc<ModelSlot>>,
     /// How champion and challenger agreed since this was last taken.
     agreement: Mutex<Agreement>,
@@ -80,6 +82,14 @@ pub enum SwapError {
     Outputs { version: String, expected: usize, found: usize },
     #[error("model version {version} gives no reasons, which the pipeline's explain_score asks for: {reason}")]
     Unexplained { version: String, reason: String },
+    #[error(
+        "model version {version} has no threshold, which the pipeline's SQL asks for: a model directory has one in tidemill.json, a text model on its own has none; fix a number between 0 and 1 in the pipeline file with `models.<name>.threshold`"
+    )]
+    NoThreshold { version: String },
+}
+
+fn check_threshold(model: &LoadedModel) -> Result<(), SwapError> {
+    if model.threshold.is_nan() { Err(SwapError::NoThreshold { version: model.version.clone() }) } else { Ok(()) }
 }
 
 impl ModelSlot {
@@ -92,6 +102,7 @@ impl ModelSlot {
             standing: RwLock::new(standing),
             is_optional,
             is_explained: AtomicBool::new(false),
+            is_decided: AtomicBool::new(false),
             challenger: OnceLock::new(),
             agreement: Mutex::default(),
             last: Mutex::default(),
@@ -130,6 +141,12 @@ impl ModelSlot {
         self.is_explained.store(true, Ordering::Relaxed);
     }
 
+    /// From now on, only models with a threshold may take the place of the current one, which must have one too.
+    pub(super) fn keep_threshold(&self) -> Result<(), SwapError> {
+        self.is_decided.store(true, Ordering::Relaxed);
+        check_threshold(&self.current())
+    }
+
     /// Whether a model can take the current one's place: the SQL of the running pipeline was checked against its features.
     pub fn check(&self, successor: &LoadedModel) -> Result<(), SwapError> {
         let current = self.current();
@@ -151,6 +168,9 @@ impl ModelSlot {
         if let (true, Err(reason)) = (self.is_explained.load(Ordering::Relaxed), new.explainer()) {
             let reason = reason.to_string();
             return Err(SwapError::Unexplained { version: successor.version.clone(), reason });
+        }
+        if self.is_decided.load(Ordering::Relaxed) {
+            check_threshold(successor)?;
         }
         Ok(())
     }
