@@ -73,7 +73,7 @@ history AS (
 )
 SELECT
     * EXCLUDE (
-        is_round, is_micro, is_switch_of_country, last_present_location, last_present_timestamp, activity_6h, present_6h,
+        is_round, is_micro, is_switch_of_country, takeover_sign, last_present_location, last_present_timestamp, activity_6h, present_6h,
         present_24h, here_6h, here_14d, activity_14d, user_new_merchants_before, user_present_before, last_here
     ),
     -- 1 where the user is as busy as usual.

@@ -23,9 +23,7 @@ SELECT
         user_present_here_6h, user_present_here_24h, user_present_elsewhere_6h, user_present_elsewhere_24h,
         user_here_24h, user_elsewhere_6h, user_share_here_14d, time_since_last_here,
         has_device, visit_of_device, time_on_device, user_share_on_device_31d, user_devices_24h, user_devices_31d,
-        user_on_new_devices_6h, user_dearer_on_new_devices_6h, user_on_known_devices_24h,
-        takeover_sign_by_device, user_takeover_signs_by_device_2h, user_takeover_signs_by_device_6h, user_switches_in_person_24h,
-        time_since_elsewhere_in_person
+        user_on_new_devices_6h, user_dearer_on_new_devices_6h, user_on_known_devices_24h
     ) AS fraud_probability,
     model_version('fraud') AS model_version,
     model_run_id('fraud') AS model_run_id
