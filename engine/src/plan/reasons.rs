@@ -169,12 +169,11 @@ fn has_short_call(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(matches!(expr, Expr::ScalarFunction(call) if is_short(call)))).unwrap_or(false)
 }
 
+/// Calls of `score`, by model.
+type Calls = Vec<(String, Given)>;
+
 /// `expr` with features in its calls; `below`: calls beside it, and calls that its rows were scored by.
-fn completed(
-    expr: Expr,
-    (beside, before): &(Vec<(String, Given)>, Vec<(String, Given)>),
-    refusals: &mut Vec<Refusal>,
-) -> Result<Expr> {
+fn completed(expr: Expr, (beside, before): &(Calls, Calls), refusals: &mut Vec<Refusal>) -> Result<Expr> {
     let expr = expr.transform_up(|expr| {
         let Expr::ScalarFunction(mut call) = expr else { return Ok(Transformed::no(expr)) };
         let model = call.args.first().and_then(text_of).filter(|_| is_short(&call));

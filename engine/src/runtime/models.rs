@@ -19,6 +19,9 @@ use crate::observe::metrics::AgreementMetrics;
 use crate::source::Waker;
 use crate::types::{Assignment, Offset};
 
+/// Blocks of sources, and the models that score them.
+type Part = (Arc<ModelSet>, Vec<(usize, Block)>);
+
 /// Models that serve together, by name; `None` where a challenger's place is empty.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ModelSet(BTreeMap<String, Option<Arc<LoadedModel>>>);
@@ -230,8 +233,8 @@ impl WorkerModels {
     }
 
     /// Cuts an epoch where other models serve. Records of one unit stay in their order.
-    fn parts(&self, blocks: Vec<(usize, Block)>) -> Vec<(Arc<ModelSet>, Vec<(usize, Block)>)> {
-        let mut parts: Vec<(Arc<ModelSet>, Vec<(usize, Block)>)> = Vec::new();
+    fn parts(&self, blocks: Vec<(usize, Block)>) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
         for (source, block) in blocks {
             let set_at = |record: usize| {
                 let (unit, offset) = block.position(record);
@@ -377,14 +380,15 @@ mod tests {
         folder
     }
 
-    fn versions(parts: &[(Arc<ModelSet>, Vec<(usize, Block)>)]) -> Vec<(String, Vec<(u32, i64, usize)>)> {
+    type Place = (u32, i64, usize);
+
+    /// By part: the version, and of each block its unit, its first offset and its length.
+    fn versions(parts: &[Part]) -> Vec<(String, Vec<Place>)> {
         let place = |(_, block): &(usize, Block)| {
             let (unit, offset) = block.position(0);
             (unit, offset, block.len())
         };
-        let part = |(set, blocks): &(Arc<ModelSet>, Vec<(usize, Block)>)| {
-            (set.versions()["fraud"].clone(), blocks.iter().map(place).collect())
-        };
+        let part = |(set, blocks): &Part| (set.versions()["fraud"].clone(), blocks.iter().map(place).collect());
         parts.iter().map(part).collect()
     }
 

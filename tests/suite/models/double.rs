@@ -152,19 +152,19 @@ pub(super) fn ask(method: &str, uri: &str, path: &str, body: &serde_json::Value)
         }
     }
     let mut text = String::new();
-    while is_chunked {
+    if !is_chunked {
+        reader.read_to_string(&mut text).unwrap();
+    }
+    // An empty piece is the end.
+    let mut is_at_end = !is_chunked;
+    while !is_at_end {
         let mut size = String::new();
         reader.read_line(&mut size).unwrap();
         let size = usize::from_str_radix(size.trim(), 16).unwrap();
         let mut piece = vec![0; size + 2];
         reader.read_exact(&mut piece).unwrap();
-        if size == 0 {
-            break;
-        }
         text.push_str(std::str::from_utf8(&piece[..size]).unwrap());
-    }
-    if !is_chunked {
-        reader.read_to_string(&mut text).unwrap();
+        is_at_end = size == 0;
     }
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
 }
