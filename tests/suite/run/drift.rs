@@ -102,7 +102,7 @@ views:
   scored: SELECT *, score('kinds', f0, f1, f2, f3) AS p FROM events
 sinks:
   # Nothing: nobody reads the pipe while it runs.
-  alerts: {{ connector: console, select: SELECT id, p FROM scored WHERE p > 1 }}
+  alerts: {{ connector: console, select: "SELECT id, p FROM scored WHERE p > 1" }}
 labels:
   served: >-
     SELECT id, p AS score, p >= threshold('kinds') AS alert, model_version('kinds') AS model_version,
