@@ -131,7 +131,8 @@ impl Line {
     }
 
     fn register_package(&self, package: &Package) -> String {
-        block_on(self.registry.register("fraud", package, &RunRecord::default())).unwrap().version
+        let record = RunRecord { experiment: "swapped".to_owned(), ..RunRecord::default() };
+        block_on(self.registry.register("fraud", package, &record)).unwrap().version
     }
 
     fn alias(&self, alias: &str, version: &str) {
@@ -327,7 +328,16 @@ fn sample(address: &str, name: &str, labels: &[&str]) -> f64 {
 
 #[test]
 fn models_swap_and_roll_back_while_records_flow_and_none_is_lost_or_scored_twice() {
-    let mut line = Line::new();
+    swaps_and_rolls_back(Line::new());
+}
+
+#[test]
+fn a_run_follows_an_alias_of_an_mlflow_server() {
+    let uri = variable("TIDEMILL_TEST_MLFLOW");
+    swaps_and_rolls_back(Line::with(Bench::new(PARTITIONS), &uri, &uri));
+}
+
+fn swaps_and_rolls_back(mut line: Line) {
     let (one, two) = (line.register(FIRST, 0.625), line.register(&without_trees(1), 0.55));
     line.alias("champion", &one);
     let process = line.start(2);
