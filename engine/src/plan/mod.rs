@@ -129,6 +129,7 @@ impl Plan {
 
     /// The columns of a view by name, each with the columns of sources and views that it is computed from; none of what is no view.
     #[must_use]
+    #[cfg_attr(not(feature = "lightgbm"), expect(dead_code, reason = "training asks for it"))]
     pub(crate) fn column_origins(&self, view: &str) -> Option<&BTreeMap<String, ColumnOrigins>> {
         self.origins.get(view)
     }

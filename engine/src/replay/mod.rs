@@ -40,6 +40,7 @@ use crate::source::AssignmentNumbers;
 use crate::source::files::{FilesInOrder, StoredRows};
 use crate::types::HIDDEN_COLUMNS;
 pub use bootstrap::{BootstrapSettings, CutOver, Loaded, bootstrap};
+#[cfg(feature = "lightgbm")]
 pub(crate) use bounded::selecting;
 pub use bounded::{KAFKA, ReadInput, ReadRows, select_each};
 pub(crate) use cases::all_columns;

@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::model::manifest::ModelManifest;
 use crate::model::reference::CHAMPION;
 use crate::model::registry::Registry;
-use crate::runtime::{clock, tasks};
+#[cfg(feature = "lightgbm")]
+use crate::runtime::clock;
+use crate::runtime::tasks;
 use crate::source::generator::{GeneratorError, write_parquet};
 
 /// The model's name in SQL and in the registry.
