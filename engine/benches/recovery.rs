@@ -35,8 +35,8 @@ const EPOCH_ROWS: usize = 2_048;
 /// Epochs of each measurement, at least.
 const EPOCHS: usize = 4_000;
 /// What a turn of a worker spends on pieces, and how long one of them should take.
-const TURN_BUDGET: Duration = Duration::from_micros(3_500);
-const PIECE_TARGET: Duration = Duration::from_micros(1_500);
+const TURN_BUDGET: Duration = Duration::from_millis(2);
+const PIECE_TARGET: Duration = Duration::from_millis(1);
 /// What frames and lateness hold.
 const HELD_MICROS: i64 = 26 * 3_600 * 1_000_000;
 const FROM_MICROS: i64 = 1_767_225_600_000_000;
