@@ -4,7 +4,8 @@ WITH placed AS (
     SELECT
         *,
         -- Whoever sells to one country alone, in its currency, is a shop there: its customers were there in person.
-        merchant_share_from_here > 0.98 AND is_cross_border = 0.0 AS is_present
+        merchant_share_from_here > 0.98 AND is_cross_border = 0.0 AS is_present,
+        date_trunc('day', "timestamp") AS today -- of UTC
     FROM at_merchant
 ),
 known AS (
@@ -57,7 +58,15 @@ history AS (
         count(*) OVER here_24h AS user_here_24h,
         count(*) OVER here_14d AS here_14d,
         count(*) OVER day_14 AS activity_14d,
-        lag("timestamp") OVER here AS last_here
+        lag("timestamp") OVER here AS last_here,
+        -- A journey fills whole days; whoever was at home this morning is no traveller tonight.
+        count(*) OVER today AS activity_today,
+        count(*) OVER here_today AS user_here_today,
+        count(*) FILTER (WHERE is_present) OVER today AS present_today,
+        count(*) FILTER (WHERE is_present) OVER here_today AS present_here_today,
+        count(*) OVER day_3 AS activity_3d,
+        count(*) OVER here_3d AS here_3d,
+        first_value("timestamp") OVER here_3d AS first_here
     FROM judged
     WINDOW
         hour_1 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW),
@@ -65,16 +74,24 @@ history AS (
         hours_4 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '4 hours' PRECEDING AND CURRENT ROW),
         hours_6 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '6 hours' PRECEDING AND CURRENT ROW),
         day_1 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW),
+        day_3 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '3 days' PRECEDING AND CURRENT ROW),
         day_14 AS (PARTITION BY user_id ORDER BY "timestamp" RANGE BETWEEN INTERVAL '14 days' PRECEDING AND CURRENT ROW),
         here AS (PARTITION BY user_id, location ORDER BY "timestamp"),
         here_6h AS (PARTITION BY user_id, location ORDER BY "timestamp" RANGE BETWEEN INTERVAL '6 hours' PRECEDING AND CURRENT ROW),
         here_24h AS (PARTITION BY user_id, location ORDER BY "timestamp" RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW),
-        here_14d AS (PARTITION BY user_id, location ORDER BY "timestamp" RANGE BETWEEN INTERVAL '14 days' PRECEDING AND CURRENT ROW)
+        here_3d AS (PARTITION BY user_id, location ORDER BY "timestamp" RANGE BETWEEN INTERVAL '3 days' PRECEDING AND CURRENT ROW),
+        here_14d AS (PARTITION BY user_id, location ORDER BY "timestamp" RANGE BETWEEN INTERVAL '14 days' PRECEDING AND CURRENT ROW),
+        -- The bounds only say how long a day has to be remembered.
+        today AS (PARTITION BY user_id, today ORDER BY "timestamp" RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW),
+        here_today AS (
+            PARTITION BY user_id, location, today ORDER BY "timestamp" RANGE BETWEEN INTERVAL '24 hours' PRECEDING AND CURRENT ROW
+        )
 )
 SELECT
     * EXCLUDE (
         is_round, is_micro, is_switch_of_country, takeover_sign, last_present_location, last_present_timestamp, activity_6h, present_6h,
-        present_24h, here_6h, here_14d, activity_14d, user_new_merchants_before, user_present_before, last_here
+        present_24h, here_6h, here_14d, activity_14d, user_new_merchants_before, user_present_before, last_here,
+        today, activity_today, present_today, present_here_today, activity_3d, here_3d, first_here
     ),
     -- 1 where the user is as busy as usual.
     activity_6h * 120.0 / (user_activity_before + 1) AS user_burst_6h,
@@ -89,5 +106,12 @@ SELECT
     present_24h - user_present_here_24h AS user_present_elsewhere_24h,
     activity_6h - here_6h AS user_elsewhere_6h,
     here_14d / CAST(activity_14d AS DOUBLE) AS user_share_here_14d,
-    CAST(to_unixtime("timestamp") - to_unixtime(last_here) AS DOUBLE) AS time_since_last_here
+    CAST(to_unixtime("timestamp") - to_unixtime(last_here) AS DOUBLE) AS time_since_last_here,
+    activity_today - user_here_today AS user_elsewhere_today,
+    present_today - present_here_today AS user_present_elsewhere_today,
+    -- What the user would have bought by this time of a usual day, less what was bought before.
+    user_activity_before / 30.0 * time_of_day / 24.0 - (activity_today - 1) AS user_missing_today,
+    here_3d - user_here_today AS user_here_3d_before_today,
+    activity_3d - here_3d AS user_elsewhere_3d,
+    CAST(to_unixtime("timestamp") - to_unixtime(first_here) AS DOUBLE) AS time_since_first_here_3d
 FROM history

@@ -22,8 +22,12 @@ SELECT
         user_micro_4h, user_tested_4h, is_at_local_shop, time_since_last_country, user_switches_of_country_24h,
         user_present_here_6h, user_present_here_24h, user_present_elsewhere_6h, user_present_elsewhere_24h,
         user_here_24h, user_elsewhere_6h, user_share_here_14d, time_since_last_here,
+        user_here_today, user_elsewhere_today, user_present_elsewhere_today, user_missing_today,
+        user_here_3d_before_today, user_elsewhere_3d, time_since_first_here_3d,
         has_device, visit_of_device, time_on_device, user_share_on_device_31d, user_devices_24h, user_devices_31d,
-        user_on_new_devices_6h, user_dearer_on_new_devices_6h, user_on_known_devices_24h
+        user_on_new_devices_6h, user_dearer_on_new_devices_6h, user_on_known_devices_24h,
+        user_in_shops_here_today, user_in_shops_elsewhere_today, user_on_devices_here_today,
+        user_in_shops_here_3d_before_today, user_in_shops_elsewhere_3d, user_share_of_shops_here_before, time_since_shop_elsewhere
     ) AS fraud_probability,
     model_version('fraud') AS model_version,
     model_run_id('fraud') AS model_run_id

@@ -21,7 +21,9 @@ SELECT
         user_dear_at_new_merchants_6h, user_new_merchants_6h, user_new_share_before, user_present_share_before,
         user_micro_4h, user_tested_4h, is_at_local_shop, time_since_last_country, user_switches_of_country_24h,
         user_present_here_6h, user_present_here_24h, user_present_elsewhere_6h, user_present_elsewhere_24h,
-        user_here_24h, user_elsewhere_6h, user_share_here_14d, time_since_last_here
+        user_here_24h, user_elsewhere_6h, user_share_here_14d, time_since_last_here,
+        user_here_today, user_elsewhere_today, user_present_elsewhere_today, user_missing_today,
+        user_here_3d_before_today, user_elsewhere_3d, time_since_first_here_3d
     ) AS fraud_probability,
     model_version('fraud') AS model_version,
     model_run_id('fraud') AS model_run_id

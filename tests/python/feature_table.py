@@ -138,7 +138,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("folder", nargs="?", type=pathlib.Path)
     options.add_argument("--seed", default="42")
-    options.add_argument("--days", default="60")
+    options.add_argument("--days", default="120")
     options.add_argument("--only", help="names of sets, separated by commas")
     options = options.parse_args()
     with tempfile.TemporaryDirectory() as own:
