@@ -27,6 +27,8 @@ use crate::runtime::tasks;
 
 /// Features of a window that a line shows.
 const WORST_SHOWN: usize = 3;
+/// The share of judged rows with an incomplete history from which on it is said.
+const INCOMPLETE_SAID: f64 = 0.05;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DriftArguments {
@@ -309,8 +311,8 @@ fn table(verdict: &ModelVerdict) -> String {
     let mut lines = vec![
         format!("model {} version {}: {}", verdict.model, verdict.version, in_words(judged)),
         format!(
-            "{:<22} {:>10} {:>5} {:>7} {:>7}  furthest features (PSI)",
-            "window from (UTC)", "rows", "day", "score", "KS"
+            "{:<22} {:>10} {:>5} {:>8} {:>7} {:>7}  furthest features (PSI)",
+            "window from (UTC)", "rows", "day", "history", "score", "KS"
         ),
     ];
     lines.extend(judged.windows.iter().map(line));
@@ -320,7 +322,23 @@ fn table(verdict: &ModelVerdict) -> String {
         };
         lines.extend(window.columns.iter().filter_map(reason));
     }
+    let incomplete = incomplete_share(judged.windows.iter().filter(|window| window.is_judged));
+    if incomplete > INCOMPLETE_SAID {
+        lines.push(format!(
+            "{:.0} % of the judged rows come so soon behind the first stored row that their windows reach behind it; what they miss \
+             can look like drift. Give more of the past with --input, or name a later --from.",
+            incomplete * 100.0
+        ));
+    }
     lines.join("\n")
+}
+
+/// The share of the rows whose SQL windows reach behind the first record.
+fn incomplete_share<'a>(windows: impl IntoIterator<Item = &'a WindowDrift>) -> f64 {
+    let sum =
+        |(rows, incomplete), window: &WindowDrift| (rows + window.rows, incomplete + window.rows_history_incomplete);
+    let (rows, incomplete) = windows.into_iter().fold((0, 0), sum);
+    if rows == 0 { 0.0 } else { incomplete as f64 / rows as f64 }
 }
 
 fn in_words(verdict: &Verdict) -> String {
@@ -342,10 +360,11 @@ fn line(window: &WindowDrift) -> String {
     let worst: Vec<String> =
         features.iter().take(WORST_SHOWN).map(|column| format!("{} {:.3}", column.name, column.distance.psi)).collect();
     format!(
-        "{:<22} {:>10} {:>4.0}% {:>7} {:>7}  {}{}",
+        "{:<22} {:>10} {:>4.0}% {:>7.0}% {:>7} {:>7}  {}{}",
         shown(window.start),
         window.rows,
         window.coverage * 100.0,
+        100.0 * (1.0 - incomplete_share([window])),
         number(score.map(|score| score.psi)),
         number(score.map(|score| score.ks)),
         worst.join(", "),

@@ -70,6 +70,9 @@ pub struct DriftWindowStatus {
     pub end_micros: i64,
     /// Rows scored.
     pub rows: u64,
+    /// Those of them whose SQL windows reach behind the first record that was there to be read: empty features look like drift.
+    #[serde(default)]
+    pub rows_history_incomplete: u64,
     /// The share of the reference's rows whose hours of day the window has.
     pub coverage: f64,
     /// Whether it has enough rows from enough of the day.

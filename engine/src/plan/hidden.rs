@@ -110,7 +110,8 @@ fn with_equal_flags(inputs: Vec<Arc<LogicalPlan>>) -> Result<Vec<Arc<LogicalPlan
     inputs.into_iter().map(flagged).collect()
 }
 
-fn flag_of(plan: &LogicalPlan) -> Option<Column> {
+/// The column that says whose history is incomplete, where the rows came through a window.
+pub(super) fn flag_of(plan: &LogicalPlan) -> Option<Column> {
     let columns = plan.schema().columns();
     let place = columns.len().checked_sub(HIDDEN_COLUMNS.len() + 1)?;
     columns.into_iter().nth(place).filter(|column| column.name == INCOMPLETE)

@@ -42,7 +42,7 @@ use datafusion::execution::TaskContext;
 pub use failure::{Failure, FailureClass};
 pub use graph::{EpochOutput, FailedRow, Graph, StateSize};
 pub use mentions::{Mentions, mentions};
-pub use observe::ScoreObserver;
+pub use observe::{ScoreObserver, Scored};
 pub(crate) use origins::ColumnOrigins;
 pub(crate) use outline::{Outline, outline};
 pub(crate) use problem::choices;

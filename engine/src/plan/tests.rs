@@ -266,7 +266,8 @@ fn positions_travel_with_the_rows_and_stay_out_of_sight() {
 struct Seen(std::sync::Mutex<Vec<(String, Vec<f64>, i64)>>);
 
 impl ScoreObserver for Seen {
-    fn observe(&self, model: &str, features: &[ArrayRef], scores: &ArrayRef, event_times: &Int64Array) {
+    fn observe(&self, rows: Scored<'_>) {
+        let Scored { model, features, scores, event_times, .. } = rows;
         let doubles = features.iter().chain([scores]).map(|column| column.as_primitive::<Float64Type>());
         let doubles: Vec<_> = doubles.collect();
         for (row, time) in event_times.values().iter().enumerate() {

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::Float64Type;
 use tidemill_udfs::functions::{LoadedModel, Models};
 use tidemill_udfs::scorer::{Column, Validity};
@@ -25,7 +26,7 @@ use crate::model::profile::{Distance, ReferenceProfile, SCORE};
 use crate::observe::drift::{self, DriftColumnStatus, DriftStatus, DriftWindowStatus};
 use crate::observe::status::StatusBoard;
 use crate::pipeline::settings::Drift;
-use crate::plan::ScoreObserver;
+use crate::plan::{ScoreObserver, Scored};
 
 /// How often windows are judged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
@@ -278,6 +279,7 @@ fn window_status(window: &WindowDrift) -> DriftWindowStatus {
         start_micros: window.start,
         end_micros: window.end,
         rows: window.rows,
+        rows_history_incomplete: window.rows_history_incomplete,
         coverage: window.coverage,
         judged: window.is_judged,
         score: score.first().map(|column| column_status(column)),
@@ -292,26 +294,28 @@ fn column_status(column: &ColumnDrift) -> DriftColumnStatus {
 }
 
 impl ScoreObserver for Observer {
-    fn observe(&self, model: &str, features: &[ArrayRef], scores: &ArrayRef, event_times: &Int64Array) {
+    fn observe(&self, rows: Scored<'_>) {
+        let Scored { model, features, scores, event_times, is_history_incomplete } = rows;
         let Some(serving) = self.models.slot(model).ok().and_then(|slot| slot.serving()) else { return };
         let watched = self.board.watched(model, &serving);
         let Some((bins, windows)) = &watched.counted else { return };
         let wanted = &self.board.times;
         let columns: Option<Vec<Column<'_>>> = features.iter().chain([scores]).map(column).collect();
         let Some(columns) = columns else { return };
-        let times = event_times.values();
-        let count = |columns: &[Column<'_>], times: &[i64]| {
+        let (times, incomplete) = (event_times.values(), is_history_incomplete.values());
+        let count = |columns: &[Column<'_>], times: &[i64], incomplete: &BooleanBuffer| {
             SCRATCH.with_borrow_mut(|scratch| {
-                bins.count(columns, times, scratch, |window, counts| locked(windows).add(window, counts));
+                bins.count(columns, times, incomplete, scratch, |window, counts| locked(windows).add(window, counts));
             });
         };
         if times.iter().all(|time| wanted.contains(time)) {
-            return count(&columns, times);
+            return count(&columns, times, incomplete);
         }
         // At the ends of a period; rows of it come together, but for late ones.
         for rows in within(times, wanted) {
             let columns: Vec<Column<'_>> = columns.iter().map(|column| slice(*column, &rows)).collect();
-            count(&columns, &times[rows]);
+            let incomplete = incomplete.slice(rows.start, rows.len());
+            count(&columns, &times[rows], &incomplete);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a board makes of models that change while rows are scored.
 
-use arrow::array::Float64Array;
+use arrow::array::{BooleanArray, Float64Array, Int64Array};
 use tidemill_udfs::functions::LoadedModel;
 
 use super::*;
@@ -41,8 +41,24 @@ fn board() -> Arc<DriftBoard> {
 }
 
 fn observe(observer: &Arc<dyn ScoreObserver>, factor: f64, day: i64) {
-    let columns = columns(factor);
-    observer.observe("fraud", &columns[..4], &columns[4], &times(day));
+    let (columns, times) = (columns(factor), times(day));
+    observe_rows(observer, &columns, &times, &BooleanArray::from(vec![false; times.len()]));
+}
+
+fn observe_rows(
+    observer: &Arc<dyn ScoreObserver>,
+    columns: &[ArrayRef],
+    times: &Int64Array,
+    incomplete: &BooleanArray,
+) {
+    let (features, scores) = (&columns[..4], &columns[4]);
+    observer.observe(Scored {
+        model: "fraud",
+        features,
+        scores,
+        event_times: times,
+        is_history_incomplete: incomplete,
+    });
 }
 
 fn state(board: &DriftBoard) -> (String, DriftState, usize) {
@@ -118,4 +134,23 @@ fn only_rows_of_the_period_count() {
     let verdicts = board.verdicts();
     let (verdict, _) = verdicts[0].judged.as_ref().unwrap();
     assert_eq!(verdict.windows.iter().map(|window| window.rows).collect::<Vec<_>>(), [60]);
+}
+
+#[test]
+fn rows_of_the_period_without_their_whole_history_are_counted() {
+    let board = DriftBoard::new(DriftSettings::default()).within(10 * DAY + 60 * MINUTE..12 * DAY);
+    let board = Arc::new(board);
+    board.set_reference("hash of 1", profile(1.0));
+    let mut models = Models::new();
+    models.insert("fraud", version("1"));
+    let observer = board.observer(&Arc::new(models));
+    // The first ninety minutes of day 10, and nothing later; a batch may lie across two days.
+    let times = Int64Array::from_iter_values((0..1440).map(|row| 10 * DAY + row * 2 * MINUTE));
+    let incomplete: BooleanArray = (0..1440).map(|row| Some(row < 45)).collect();
+    observe_rows(&observer, &columns(1.0), &times, &incomplete);
+    let verdicts = board.verdicts();
+    let (verdict, _) = verdicts[0].judged.as_ref().unwrap();
+    let rows: Vec<_> = verdict.windows.iter().map(|window| (window.rows, window.rows_history_incomplete)).collect();
+    assert_eq!(rows, [(690, 15), (720, 0)]);
+    assert_eq!(verdicts[0].status().windows[0].rows_history_incomplete, 15);
 }

@@ -8,6 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::buffer::BooleanBuffer;
 use tidemill_udfs::bins::{BINS_MAX, Binner, Counts, MISSING};
 use tidemill_udfs::scorer::Column;
 
@@ -96,6 +97,8 @@ pub struct WindowDrift {
     pub end: i64,
     /// Rows.
     pub rows: u64,
+    /// Those of them whose SQL windows reach behind the first record that was there to be read.
+    pub rows_history_incomplete: u64,
     /// The share of the reference's rows whose hours of day the window has.
     pub coverage: f64,
     /// Whether it has enough rows from enough of the day.
@@ -121,22 +124,25 @@ pub struct Verdict {
 #[derive(Debug, Clone)]
 pub struct WindowCounts {
     by_hour: HourWeights,
+    /// Rows whose history is incomplete.
+    incomplete: u64,
     columns: Vec<Counts>,
 }
 
 impl WindowCounts {
     fn new(num_columns: usize) -> WindowCounts {
-        WindowCounts { by_hour: [0; HOURS], columns: vec![[0; BINS_MAX + 1]; num_columns] }
+        WindowCounts { by_hour: [0; HOURS], incomplete: 0, columns: vec![[0; BINS_MAX + 1]; num_columns] }
     }
 
     fn clear(&mut self, num_columns: usize) {
-        self.by_hour = [0; HOURS];
+        (self.by_hour, self.incomplete) = ([0; HOURS], 0);
         self.columns.clear();
         self.columns.resize(num_columns, [0; BINS_MAX + 1]);
     }
 
     fn add(&mut self, more: &WindowCounts) {
         self.by_hour.iter_mut().zip(&more.by_hour).for_each(|(sum, rows)| *sum += rows);
+        self.incomplete += more.incomplete;
         for (column, more) in self.columns.iter_mut().zip(&more.columns) {
             column.iter_mut().zip(more).for_each(|(sum, rows)| *sum += rows);
         }
@@ -174,11 +180,12 @@ impl DriftBins {
     }
 
     /// Counts the rows of a batch, window by window, and gives each window's counts to `add`. Columns are the features in the
-    /// model's order, then the score if the profile has one.
+    /// model's order, then the score if the profile has one; all that is given is of equal length.
     pub fn count(
         &self,
         columns: &[Column<'_>],
         times: &[i64],
+        is_history_incomplete: &BooleanBuffer,
         scratch: &mut DriftScratch,
         mut add: impl FnMut(i64, &WindowCounts),
     ) {
@@ -189,6 +196,7 @@ impl DriftBins {
         if first == last {
             counts.clear(num_columns);
             count_hours(times, &mut counts.by_hour);
+            counts.incomplete = is_history_incomplete.count_set_bits() as u64;
             for ((binner, column), counts) in self.binners.iter().zip(columns).zip(&mut counts.columns) {
                 binner.count(column, counts);
             }
@@ -203,6 +211,7 @@ impl DriftBins {
             counts.clear(num_columns);
             for (row, time) in times.iter().enumerate().filter(|(_, time)| self.window_of(**time) == window) {
                 counts.by_hour[hour_of_day(*time)] += 1;
+                counts.incomplete += u64::from(is_history_incomplete.value(row));
                 for ((binner, column), counts) in self.binners.iter().zip(columns).zip(&mut counts.columns) {
                     counts[value(column, row).map_or(MISSING, |value| binner.bin(value))] += 1;
                 }
@@ -323,6 +332,7 @@ impl DriftWindows {
             start: window * self.settings.window_micros,
             end: (window + 1) * self.settings.window_micros,
             rows,
+            rows_history_incomplete: counts.incomplete,
             coverage,
             is_judged: rows >= self.settings.min_rows && coverage >= COVERAGE_MIN,
             columns: profile.columns().zip(&counts.columns).map(column).collect(),

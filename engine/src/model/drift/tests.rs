@@ -56,7 +56,8 @@ impl Counting {
         let columns: Vec<Column<'_>> =
             [&rows.amounts, &rows.seen, &rows.amounts].map(|column| column[part.clone()].into()).to_vec();
         let Counting { bins, windows, scratch } = self;
-        bins.count(&columns, &rows.times[part], scratch, |window, counts| windows.add(window, counts));
+        let incomplete = BooleanBuffer::collect_bool(part.len(), |row| (part.start + row) % 4 == 0);
+        bins.count(&columns, &rows.times[part], &incomplete, scratch, |window, counts| windows.add(window, counts));
     }
 
     fn verdict(&self) -> Verdict {

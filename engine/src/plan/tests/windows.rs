@@ -358,6 +358,35 @@ fn the_log_of_a_unit_begins_with_its_first_accepted_row_whatever_a_condition_dro
     assert_eq!(incomplete.iter().collect::<Vec<_>>(), [Some(false), Some(false)]);
 }
 
+/// What an observer was told of each row: its event time, and whether its history is incomplete.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<(i64, bool)>>);
+
+impl ScoreObserver for Told {
+    fn observe(&self, rows: Scored<'_>) {
+        let told = rows.event_times.values().iter().copied().zip(rows.is_history_incomplete.values());
+        self.0.lock().unwrap().extend(told);
+    }
+}
+
+#[test]
+fn an_observer_of_scores_is_told_whose_windows_reach_behind_the_first_record() {
+    let counted = "SELECT t, x, count(*) OVER (PARTITION BY k ORDER BY t RANGE BETWEEN INTERVAL '5 milliseconds' PRECEDING AND CURRENT ROW) AS n
+        FROM events";
+    let log: Log = [0, 3_000, 5_000, 9_000].iter().zip(0..).map(|(t, row)| (0, row, *t, 7, Some(1.0))).collect();
+    for (features, expected) in [
+        (counted, [(0, true), (3_000, true), (5_000, false), (9_000, false)]),
+        ("SELECT t, x, 1 AS n FROM events", [(0, false), (3_000, false), (5_000, false), (9_000, false)]),
+    ] {
+        let views = [("features", features), ("v", "SELECT t, score('m', x, CAST(n AS DOUBLE)) AS s FROM features")];
+        let told = Arc::new(Told::default());
+        let with = Functions { observer: Some(Arc::clone(&told) as _), ..Score::new().functions() };
+        let plan = compiled(&pipeline(vec![usual()], &views, &[("out", "SELECT * FROM v")]), &with);
+        plan.instantiate().unwrap().run(vec![(0, batch(&plan.source_schema(0), &log))]).unwrap();
+        assert_eq!(*told.0.lock().unwrap(), expected, "{features}");
+    }
+}
+
 #[test]
 fn the_fingerprint_of_a_windows_state_knows_what_the_state_depends_on_and_nothing_else() {
     let of = |view: &str, sink: &str, source: Source| {
