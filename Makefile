@@ -34,8 +34,8 @@ test: deps-test ## all tests, beside a real Kafka broker, a real S3 server and a
 	tests/python-checks.sh
 
 .PHONY: test-airflow
-test-airflow: build ## the DAGs in a real Airflow, with the program that was built
-	tests/airflow.sh
+test-airflow: build deps-test ## the DAGs in a real Airflow, with the program that was built, beside a real MLflow server
+	tests/with-servers.sh tests/airflow.sh
 
 .PHONY: build
 build: deps ## the program, with training: target/debug/tidemill

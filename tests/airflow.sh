@@ -3,7 +3,8 @@
 # database and logs of its own, which it deletes. Nothing reaches beyond the loopback interface.
 #
 #   tests/airflow.sh [MODULE...]    modules of tests/airflow, such as test_dags; all when none is named. They find the program by
-#                                   TIDEMILL_BIN, or take the one that was built.
+#                                   TIDEMILL_BIN, or take the one that was built. test_real needs the MLflow server of
+#                                   tests/with-servers.sh.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,5 +1,6 @@
-"""The DAGs with the program that was built: generated history, a folder as the registry, a model that is promoted, one that is refused, and
-drift that starts a training in a live Airflow."""
+"""The DAGs with the program that was built and generated history: a model that is promoted, one that is refused, and drift that starts a
+training in a live Airflow, with a folder as the registry; and what a training leaves in a real MLflow server (TIDEMILL_TEST_MLFLOW, as
+tests/with-servers.sh gives it)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import os
 import subprocess
 import tempfile
 import unittest
+import urllib.parse
+import urllib.request
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -20,8 +23,13 @@ ROOT = harness.HERE.parents[1]
 USERS, DAYS = 600, 60
 
 
-class Real(unittest.TestCase):
-    """Its tests are one story, in the order of their names."""
+class History:
+    """What the tests of a class share: a pipeline and its history."""
+
+    @classmethod
+    def registry(cls) -> dict[str, str]:
+        """The variables that name the registry."""
+        raise NotImplementedError
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -41,7 +49,7 @@ class Real(unittest.TestCase):
             "TIDEMILL_BIN": PROGRAM,
             "TIDEMILL_PIPELINE": str(cls.pipeline),
             "TIDEMILL_HISTORY": str(cls.folder / "history"),
-            "TIDEMILL_REGISTRY": str(cls.folder / "registry"),
+            **cls.registry(),
             "TIDEMILL_MODEL": "models:/fraud@champion",
             "TIDEMILL_WORK": str(cls.folder / "work"),
             "TIDEMILL_CHECKPOINT": str(cls.folder / "checkpoints"),
@@ -66,6 +74,14 @@ class Real(unittest.TestCase):
     def run_training(self, conf=None, **variables: str) -> harness.Run:
         with harness.environment(**{**self.variables, **variables}):
             return harness.run(harness.load()["fraud_training"], conf)
+
+
+class InFolder(History, unittest.TestCase):
+    """Its tests are one story, in the order of their names."""
+
+    @classmethod
+    def registry(cls) -> dict[str, str]:
+        return {"TIDEMILL_REGISTRY": str(cls.folder / "registry")}
 
     def test_1_the_first_model_is_trained_from_history_and_serves(self) -> None:
         run = self.run_training()
@@ -115,6 +131,36 @@ class Real(unittest.TestCase):
         self.assertIn(states["gate"], ("success", "skipped"))
         self.assertEqual(states["promote"], states["gate"])
         self.assertIn("3", self.registered())
+
+
+class InMlflow(History, unittest.TestCase):
+    @classmethod
+    def registry(cls) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": os.environ["TIDEMILL_TEST_MLFLOW"]}
+
+    def ask(self, what: str, **query: str) -> dict:
+        address = f"{self.variables['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{what}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            return json.load(answer)
+
+    def test_trainings_are_tracked_and_registered_and_the_champion_is_served(self) -> None:
+        first = self.run_training()
+        self.assertEqual(set(first.states.values()), {"success"}, first)
+        self.assertEqual(self.registered(), {"1": ["champion"]})
+        version = self.ask("registered-models/alias", name="fraud", alias="champion")["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in version["tags"]}
+        self.assertEqual((version["version"], tags["tidemill.run"]), ("1", first.answers["train"]["run"]))
+        tracked = self.ask("runs/get", run_id=version["run_id"])["run"]
+        self.assertEqual(tracked["info"]["status"], "FINISHED")
+        metrics = {metric["key"]: metric["value"] for metric in tracked["data"]["metrics"]}
+        self.assertEqual(metrics["pr_auc"], first.answers["train"]["metrics"]["pr_auc"])
+        second = self.run_training()
+        self.assertIn(second.states["gate"], ("success", "skipped"), second)
+        self.assertEqual(second.states["promote"], second.states["gate"])
+        champion = "2" if second.states["promote"] == "success" else "1"
+        self.assertEqual({number for number, aliases in self.registered().items() if "champion" in aliases}, {champion})
+        # What serves is looked up in the registry: its features are those of the SQL.
+        self.tidemill("check", str(self.pipeline))
 
 
 if __name__ == "__main__":

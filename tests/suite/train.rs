@@ -264,6 +264,22 @@ fn a_model_is_registered_and_held_against_the_champion_on_the_same_rows() {
 }
 
 #[test]
+fn a_training_that_is_tried_again_registers_no_second_version() {
+    let (_guard, folder) = folder_with_history();
+    let file = pipeline(&folder, FILES, FEATURES, NO_SEARCH);
+    let register = |run, output| {
+        let more = ["--run", run, "--register", "--registry", "registry"];
+        let told = trained(&folder, &file, "history.jsonl", output, &more);
+        (told["status"].as_str().unwrap().to_owned(), told["registered"]["version"].clone())
+    };
+    assert_eq!(register("monday", "first"), ("trained".to_owned(), "1".into()));
+    assert_eq!(register("monday", "first"), ("done_already".to_owned(), "1".into()));
+    // The task was given another machine, which has nothing yet.
+    assert_eq!(register("monday", "second"), ("trained".to_owned(), "1".into()));
+    assert_eq!(register("tuesday", "third"), ("trained".to_owned(), "2".into()));
+}
+
+#[test]
 fn imbalance_and_threshold_are_what_the_file_says() {
     let (_guard, folder) = folder_with_history();
     let mut models = Vec::new();

@@ -67,10 +67,11 @@ mod with_lightgbm {
     use indicatif::{HumanCount, ProgressBar, ProgressStyle};
     use serde_json::{Value, json};
 
-    use super::super::train_registry::{champion, open_registry, register};
+    use super::super::train_registry::{champion, open_registry, register, registered_before};
     use super::*;
     use crate::cli::{give_result, load, print};
     use crate::model::manifest::{ModelManifest, Part};
+    use crate::model::registry::{ModelVersion, Registry};
     use crate::replay::{Input, default_workers};
     use crate::runtime::clock;
     use crate::train::{Request, Step, Trained, check_output, train, training_of, write};
@@ -82,16 +83,16 @@ mod with_lightgbm {
         training.seed = arguments.seed.unwrap_or(training.seed);
         training.trials = arguments.trials.unwrap_or(training.trials);
         check_output(&arguments.output)?;
-        if let Some(manifest) = done_already(arguments)? {
-            print(&format!("the training {} is done already: {}", shown_run(arguments), arguments.output.display()));
-            return give(arguments, &manifest, "done_already", None);
-        }
         let registry = open_registry(arguments.registry.as_deref(), &pipeline, environment)?;
         if arguments.register && registry.is_none() {
             return Err(Error::invalid(
                 "--register: there is no registry; name one: --registry, `registry` in the pipeline file, TIDEMILL_REGISTRY or \
                  MLFLOW_TRACKING_URI",
             ));
+        }
+        if let Some((manifest, version)) = done_already(arguments, registry.as_ref())? {
+            print(&format!("the training {} is done already: {}", shown_run(arguments), arguments.output.display()));
+            return give(arguments, &manifest, "done_already", version.as_ref());
         }
         let champion = champion(arguments.champion.as_deref(), registry.as_ref(), &training.model)?;
         let inputs = arguments.inputs.iter();
@@ -123,21 +124,29 @@ mod with_lightgbm {
         arguments.run.as_deref().unwrap_or_default()
     }
 
-    /// The model that a training of this name left at the place, if it is whole: a task that is tried again does nothing twice. One
-    /// that is still to be registered is trained again, which gives the same model.
-    fn done_already(arguments: &TrainArguments) -> Result<Option<ModelManifest>> {
-        if arguments.run.is_none() || arguments.register {
+    /// The model that a training of this name left at the place, if it is whole, and its version where one was asked for: a task
+    /// that is tried again does nothing twice. One that is still to be registered is trained again, which gives the same model.
+    fn done_already(
+        arguments: &TrainArguments,
+        registry: Option<&Registry>,
+    ) -> Result<Option<(ModelManifest, Option<ModelVersion>)>> {
+        if arguments.run.is_none() {
             return Ok(None);
         }
-        let manifest = ModelManifest::read(&arguments.output)?;
-        Ok(manifest.filter(|manifest| manifest.run == arguments.run))
+        let manifest = ModelManifest::read(&arguments.output)?.filter(|manifest| manifest.run == arguments.run);
+        match (manifest, registry) {
+            (Some(manifest), Some(registry)) if arguments.register => {
+                Ok(registered_before(registry, &manifest)?.map(|version| (manifest, Some(version))))
+            }
+            (manifest, _) => Ok(manifest.map(|manifest| (manifest, None))),
+        }
     }
 
     fn give(
         arguments: &TrainArguments,
         manifest: &ModelManifest,
         status: &str,
-        version: Option<&crate::model::registry::ModelVersion>,
+        version: Option<&ModelVersion>,
     ) -> Result<()> {
         let registered = version
             .map(|version| json!({ "name": version.name, "version": version.version, "run_id": version.run_id }));

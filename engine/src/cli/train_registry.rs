@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Environment;
 use crate::error::{Error, Result};
+use crate::model::manifest::ModelManifest;
 use crate::model::package::Package;
 use crate::model::reference::{CHAMPION, ModelReference};
 use crate::model::registry::{Dataset, Fetch, ModelVersion, Registry, RunRecord};
@@ -47,9 +48,26 @@ pub(super) fn champion(named: Option<&str>, registry: Option<&Registry>, model: 
     Ok(Some(Champion { name: format!("version {} of {}", version.version, version.name), package }))
 }
 
-/// Registers a trained model as a new version.
+/// Tags of a version: the training that made it, as `--run` named it, and the SHA-256 of its file.
+const RUN_TAG: &str = "tidemill.run";
+const SHA256_TAG: &str = "tidemill.sha256";
+
+/// The version that a training of this name has registered before, if it is the same model.
+pub(super) fn registered_before(registry: &Registry, manifest: &ModelManifest) -> Result<Option<ModelVersion>> {
+    let Some(run) = &manifest.run else { return Ok(None) };
+    let versions = tasks::io_runtime()?.block_on(registry.versions(&manifest.model))?;
+    let is_it = |version: &ModelVersion| {
+        version.tags.get(RUN_TAG) == Some(run) && version.tags.get(SHA256_TAG) == Some(&manifest.sha256)
+    };
+    Ok(versions.into_iter().find(is_it))
+}
+
+/// Registers a trained model as a new version, if a training of its name has not done so before.
 pub(super) fn register(registry: &Registry, trained: &Trained, started_ms: i64) -> Result<ModelVersion> {
     let manifest = &trained.manifest;
+    if let Some(version) = registered_before(registry, manifest)? {
+        return Ok(version);
+    }
     let mut params: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &manifest.parameters {
         params.insert(name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
@@ -72,9 +90,10 @@ pub(super) fn register(registry: &Registry, trained: &Trained, started_ms: i64) 
     }
     let tags = BTreeMap::from([
         ("tidemill.version".to_owned(), manifest.versions.tidemill.clone()),
-        ("tidemill.sha256".to_owned(), manifest.sha256.clone()),
+        (SHA256_TAG.to_owned(), manifest.sha256.clone()),
     ]);
     let mut version_tags = tags.clone();
+    version_tags.extend(manifest.run.clone().map(|run| (RUN_TAG.to_owned(), run)));
     version_tags.insert("threshold".to_owned(), manifest.threshold.to_string());
     let dataset = manifest.data.first().map(|data| Dataset {
         name: data.source.clone(),
