@@ -134,7 +134,8 @@ pub(super) fn hidden_columns(plan: &LogicalPlan) -> Result<Vec<Expr>> {
 }
 
 /// The threaded plan of a query with windows, with [`LATE_BY`] and [`HISTORY_INCOMPLETE`] among its visible columns. Those of
-/// a view below that pass through it stay, the second joined with what its own windows say.
+/// a view below that pass through it are joined with what its own windows say: behind a repartition a row can be late that was in
+/// time before it.
 pub(super) fn with_flags(plan: LogicalPlan) -> Result<LogicalPlan> {
     let Some(flag) = flag_of(&plan) else {
         return internal_err!("the rows of a query with windows came through none");
@@ -143,18 +144,23 @@ pub(super) fn with_flags(plan: LogicalPlan) -> Result<LogicalPlan> {
     let (visible, hidden) = columns.split_at(columns.len() - HIDDEN_COLUMNS.len());
     let visible = &visible[..visible.len() - 1];
     let incomplete = |column: &Column| Expr::Column(column.clone()).or(Expr::Column(flag.clone()));
+    let (w, time) = (Expr::Column(hidden[HIDDEN_W].clone()), Expr::Column(hidden[HIDDEN_W - 1].clone()));
+    let late_by = when(w.clone().gt(time.clone()), w - time).otherwise(lit(0_i64))?;
+    let later = |column: &Column| {
+        let below = Expr::Column(column.clone());
+        when(late_by.clone().gt(below.clone()), late_by.clone()).otherwise(below)
+    };
     let mut exprs: Vec<Expr> = visible
         .iter()
         .map(|column| match column.name.as_str() {
-            HISTORY_INCOMPLETE => incomplete(column).alias_qualified(column.relation.clone(), HISTORY_INCOMPLETE),
-            _ => Expr::Column(column.clone()),
+            LATE_BY => Ok(later(column)?.alias_qualified(column.relation.clone(), LATE_BY)),
+            HISTORY_INCOMPLETE => Ok(incomplete(column).alias_qualified(column.relation.clone(), HISTORY_INCOMPLETE)),
+            _ => Ok(Expr::Column(column.clone())),
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let has = |name: &str| visible.iter().any(|column| column.name == name);
     if !has(LATE_BY) {
-        let (w, time) = (Expr::Column(hidden[HIDDEN_W].clone()), Expr::Column(hidden[HIDDEN_W - 1].clone()));
-        let is_late = w.clone().gt(time.clone());
-        exprs.push(when(is_late, w - time).otherwise(lit(0_i64))?.alias(LATE_BY));
+        exprs.push(late_by.alias(LATE_BY));
     }
     if !has(HISTORY_INCOMPLETE) {
         exprs.push(Expr::Column(flag).alias(HISTORY_INCOMPLETE));

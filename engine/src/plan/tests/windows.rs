@@ -358,6 +358,23 @@ fn the_log_of_a_unit_begins_with_its_first_accepted_row_whatever_a_condition_dro
     assert_eq!(incomplete.iter().collect::<Vec<_>>(), [Some(false), Some(false)]);
 }
 
+#[test]
+fn a_row_is_as_late_as_at_the_latest_of_its_windows() {
+    let count =
+        "count(*) OVER (PARTITION BY k ORDER BY t RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) AS n";
+    // What the windows before a repartition said stands in the rows behind it.
+    let views = [
+        ("before", "SELECT *, CAST(2000 AS BIGINT) AS _late_by FROM events"),
+        ("v", &format!("SELECT *, {count} FROM before")),
+    ];
+    let plan = compiled(&pipeline(vec![usual()], &views, &[("out", "SELECT * FROM v")]), &functions());
+    let log: Log = [9_000, 8_000, 4_000].iter().zip(0..).map(|(t, row)| (0, row, *t, 7, Some(1.0))).collect();
+    let out = answers(&mut plan.instantiate().unwrap(), &[batch(&plan.source_schema(0), &log)]);
+    let out = concat_batches(&plan.sink_schema(0), &out).unwrap();
+    let late_by = out.column_by_name("_late_by").unwrap().as_primitive::<arrow::datatypes::Int64Type>();
+    assert_eq!(late_by.values(), &[2000, 2000, 5000]);
+}
+
 /// What an observer was told of each row: its event time, and whether its history is incomplete.
 #[derive(Debug, Default)]
 struct Told(std::sync::Mutex<Vec<(i64, bool)>>);
