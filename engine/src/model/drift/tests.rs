@@ -56,7 +56,7 @@ impl Counting {
         let columns: Vec<Column<'_>> =
             [&rows.amounts, &rows.seen, &rows.amounts].map(|column| column[part.clone()].into()).to_vec();
         let Counting { bins, windows, scratch } = self;
-        let incomplete = BooleanBuffer::collect_bool(part.len(), |row| (part.start + row) % 4 == 0);
+        let incomplete = BooleanBuffer::collect_bool(part.len(), |row| (part.start + row).is_multiple_of(4));
         bins.count(&columns, &rows.times[part], &incomplete, scratch, |window, counts| windows.add(window, counts));
     }
 

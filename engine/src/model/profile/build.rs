@@ -19,11 +19,21 @@ const SAMPLE_ROWS: usize = 65_536;
 const SLICES: usize = 10;
 /// PSI between the first and the last three of them from which on it does.
 const PSI_BY_CONSTRUCTION: f64 = 0.1;
+/// Days of the training rows, each with as many rows, that it takes to say that a feature differs from day to day; the PSI against
+/// the day before from which on a day is another one; and how often that must be.
+const DAYS_MIN: usize = 7;
+const DAY_ROWS_MIN: u64 = 1000;
+const PSI_OF_DAYS: f64 = 0.2;
+const JUMPS_MIN: usize = 3;
+const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// Makes a profile column by column, so that the rows need not stand in memory twice.
 #[derive(Debug)]
 pub struct ProfileBuilder {
     hours: Vec<u8>,
+    /// Where each row's day stands among the days that have rows.
+    days: Vec<u32>,
+    num_days: usize,
     not_judged: BTreeSet<String>,
     profile: ReferenceProfile,
 }
@@ -36,6 +46,10 @@ impl ProfileBuilder {
             return Err(Error::data("a reference profile needs rows, found none"));
         };
         let hours: Vec<u8> = event_times.iter().map(|time| hour_of_day(*time) as u8).collect();
+        let day_of = |time: &i64| time.div_euclid(MICROS_PER_DAY);
+        let known: BTreeSet<i64> = event_times.iter().map(day_of).collect();
+        let known: Vec<i64> = known.into_iter().collect();
+        let days = event_times.iter().map(|time| known.partition_point(|day| *day < day_of(time)) as u32).collect();
         let mut rows_by_hour = vec![0; HOURS];
         hours.iter().for_each(|hour| rows_by_hour[usize::from(*hour)] += 1);
         let profile = ReferenceProfile {
@@ -47,7 +61,13 @@ impl ProfileBuilder {
             features: Vec::new(),
             score: None,
         };
-        Ok(ProfileBuilder { hours, not_judged: not_judged.iter().cloned().collect(), profile })
+        Ok(ProfileBuilder {
+            hours,
+            days,
+            num_days: known.len(),
+            not_judged: not_judged.iter().cloned().collect(),
+            profile,
+        })
     }
 
     /// Adds the next feature; NaN is a missing value.
@@ -88,6 +108,7 @@ impl ProfileBuilder {
         let num_bins = edges.len() + 1;
         let mut counts = vec![vec![0_u64; num_bins + 1]; HOURS];
         let mut slices = vec![vec![0_u64; num_bins + 1]; SLICES];
+        let mut days = vec![vec![0_u64; num_bins + 1]; self.num_days];
         let (mut row, num_rows) = (0, self.hours.len());
         for value in values.take(num_rows) {
             let bin = match binner.bin(value) {
@@ -96,6 +117,7 @@ impl ProfileBuilder {
             };
             counts[usize::from(self.hours[row])][bin] += 1;
             slices[row * SLICES / num_rows][bin] += 1;
+            days[self.days[row] as usize][bin] += 1;
             row += 1;
         }
         if row != num_rows {
@@ -106,14 +128,15 @@ impl ProfileBuilder {
             values: distinct,
             edges,
             counts,
-            not_judged: by_construction(&slices),
+            not_judged: by_construction(&slices).or_else(|| from_day_to_day(&days)),
         })
     }
 }
 
 impl ReferenceProfile {
     /// The profile of training rows in the order of event time: `columns` by name in the model's order, and the scores of the
-    /// same rows. A feature that grows through them, as a counter does, is found and not judged.
+    /// same rows. A feature that grows through them, as a counter does, or that differs from day to day, as a weekday does, is found
+    /// and not judged.
     pub fn of(
         columns: &[(&str, &[f64])],
         scores: Option<&[f64]>,
@@ -220,6 +243,23 @@ fn by_construction(slices: &[Vec<u64>]) -> Option<String> {
         format!(
             "drifts by construction: it {direction} from each tenth of the training rows to the next, PSI {psi:.2} from the first \
              three to the last three"
+        )
+    })
+}
+
+/// Says so when days of training are far from the day before again and again, as weekdays and weekends are: so will be the days
+/// that are served. A world that changed once, or changed and went back, is none of that.
+fn from_day_to_day(days: &[Vec<u64>]) -> Option<String> {
+    let days: Vec<Vec<f64>> = days
+        .iter()
+        .filter(|day| day.iter().sum::<u64>() >= DAY_ROWS_MIN)
+        .map(|day| day.iter().map(|rows| *rows as f64).collect())
+        .collect();
+    let jumps = days.windows(2).filter(|pair| psi(&pair[1], &pair[0]) > PSI_OF_DAYS).count();
+    (days.len() >= DAYS_MIN && jumps >= JUMPS_MIN).then(|| {
+        format!(
+            "differs from day to day by construction: {jumps} of {} training days have a PSI above {PSI_OF_DAYS} against the day before",
+            days.len()
         )
     })
 }

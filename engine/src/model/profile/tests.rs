@@ -102,6 +102,41 @@ fn a_value_that_training_never_saw_is_seen() {
 }
 
 #[test]
+fn a_feature_that_differs_from_day_to_day_is_shown_and_not_judged() {
+    let times = times(70_000, 14);
+    let day = |time: &i64| time.div_euclid(24 * HOUR) % 7;
+    let weekday: Vec<f64> = times.iter().map(|time| day(time) as f64).collect();
+    let is_weekend: Vec<f64> = times.iter().map(|time| f64::from(day(time) >= 5)).collect();
+    // Dearer on weekends, as many things are, and by the hour: neither makes days another world.
+    let amount: Vec<f64> =
+        daily(&times, 1).iter().zip(&is_weekend).map(|(usd, more)| usd * (1.0 + 0.1 * more)).collect();
+    // Weekends alone are far.
+    let busy: Vec<f64> = amount.iter().zip(&is_weekend).map(|(usd, more)| usd + 6.0 * more).collect();
+    // The world changed once, for the last three days.
+    let changed: Vec<f64> =
+        amount.iter().zip(&times).map(|(usd, time)| usd + f64::from(*time >= 11 * 24 * HOUR) * 9.0).collect();
+    let columns = [
+        ("weekday", &weekday[..]),
+        ("is_weekend", &is_weekend),
+        ("amount", &amount),
+        ("busy", &busy),
+        ("changed", &changed),
+    ];
+    let judged = |rows: usize| {
+        let columns = columns.map(|(name, values)| (name, &values[..rows]));
+        let profile = ReferenceProfile::of(&columns, Some(&weekday[..rows]), &times[..rows], &[]).unwrap();
+        assert!(profile.score.is_some_and(|score| score.not_judged.is_none()), "a score is always judged");
+        let named = profile.features.iter().filter(|feature| {
+            feature.not_judged.as_ref().is_some_and(|reason| reason.starts_with("differs from day to day"))
+        });
+        named.map(|feature| feature.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(70_000), ["weekday", "is_weekend", "busy"]);
+    // Of four days that cannot be said.
+    assert_eq!(judged(20_000), Vec::<String>::new());
+}
+
+#[test]
 fn missing_values_have_a_share_of_their_own() {
     let times = times(20_000, 2);
     let some = |every: usize| -> Vec<f64> {
