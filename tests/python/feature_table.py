@@ -9,7 +9,7 @@ features, fitted as `tidemill train` fits by default: by time, with a gap for th
 learning), and the last fifth for the test. Beside it the features of the project that Tidemill replaces, made in pandas as that
 project made them, and in SQL (replaced_features.yaml): they are to be the same numbers, and the times are printed.
 
-FOLDER keeps data and features for the next time; without it they are thrown away. About five minutes on two free cores.
+FOLDER keeps data and features for the next time; without it they are thrown away. About ten minutes on two free cores.
 """
 
 import argparse
