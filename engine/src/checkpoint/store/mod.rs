@@ -60,8 +60,8 @@ fn open_local(uri: &str, path: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
 /// The URI by which every process on this machine finds the same place: a local path becomes absolute. This is what
 /// stands in manifests.
 pub fn absolute_uri(uri: &str) -> Result<String> {
-    if uri.contains("://") {
-        return Ok(uri.trim_end_matches('/').to_owned());
+    if let Some((scheme, rest)) = uri.split_once("://") {
+        return Ok(format!("{scheme}://{}", rest.trim_end_matches('/')));
     }
     let absolute = std::path::absolute(uri)
         .map_err(|error| Error::invalid(format!("`{uri}` cannot be used as a folder: {error}")))?;

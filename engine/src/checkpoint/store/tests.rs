@@ -42,6 +42,9 @@ fn local_and_s3_uris_open_without_touching_anything() {
     assert_eq!((path.as_ref(), store.to_string().as_str()), ("a/b", "AmazonS3(bucket)"));
     assert!(absolute_uri("x/y").unwrap().starts_with("file:///"));
     assert_eq!(absolute_uri("s3://b/x/").unwrap(), "s3://b/x");
+    // A bucket that was forgotten is no local folder with that name.
+    let error = open_store(&absolute_uri("s3://").unwrap(), &none).map(|(_, path)| path).unwrap_err();
+    assert!(error.to_string().contains("names no bucket"), "{error}");
 }
 
 #[test]
